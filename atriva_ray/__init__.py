@@ -1,0 +1,1 @@
+"""Inference over a Ray cluster with the API of ``atriva_inference``."""

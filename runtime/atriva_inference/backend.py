@@ -1,0 +1,153 @@
+"""The seam to the inference libraries: what a backend must offer, and the table of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from atriva_inference.binding import ShapeSignature
+from atriva_inference.device import Device, DeviceSpec
+from atriva_inference.errors import UnknownBackendError
+from atriva_inference.model_files import ModelFiles
+from atriva_inference.options import CompileOptions
+from atriva_inference.ports import Port
+from atriva_inference.profiling import Profile
+from atriva_inference.tensor import Array
+
+__all__ = [
+    "Backend",
+    "CompiledModel",
+    "Slot",
+    "backend_names",
+    "make_backend",
+    "register_backend",
+]
+
+
+class Slot(Protocol):
+    """One infer request of a compiled model; for one thread at a time."""
+
+    def infer(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the model and block until it has answered, without holding the GIL meanwhile.
+
+        Args:
+            arrays: fitted inputs by port name. They are only read, and only until this returns.
+
+        Returns:
+            Fresh arrays by output name, owned by the caller.
+
+        Raises:
+            InferenceFailedError: the library failed.
+        """
+        ...
+
+
+class CompiledModel(Protocol):
+    """A model compiled for one device (or for one composite like ``HETERO:GPU,CPU``)."""
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """What the model takes."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """What the model gives."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """The device that was compiled for."""
+        ...
+
+    @property
+    def execution_devices(self) -> tuple[str, ...]:
+        """The devices that really execute, as the library reports them."""
+        ...
+
+    @property
+    def slot_count(self) -> int:
+        """How many requests the device runs at once with these options."""
+        ...
+
+    def open_slot(self) -> Slot:
+        """Return a further infer request; at most `slot_count` of them are useful."""
+        ...
+
+    def specialise(self, signature: ShapeSignature) -> CompiledModel:
+        """Compile the same model for exactly these input shapes."""
+        ...
+
+    def profile(self, arrays: Mapping[str, Array], runs: int) -> Profile:
+        """Run a profiled twin of the model on the inputs; slow, as it compiles."""
+        ...
+
+
+class Backend(Protocol):
+    """An inference library."""
+
+    @property
+    def name(self) -> str:
+        """The name it is registered under."""
+        ...
+
+    def devices(self) -> list[Device]:
+        """Return the devices that are really there, in no particular order."""
+        ...
+
+    def expand(
+        self, spec: DeviceSpec, devices: Sequence[Device], options: CompileOptions
+    ) -> list[str]:
+        """Return what `compile` is to be tried with, in order.
+
+        Args:
+            spec: what the user asked for.
+            devices: what `spec` chose among the present devices, the most preferred first.
+            options: the hint decides whether candidates are used together.
+        """
+        ...
+
+    def compile(self, files: ModelFiles, device: str, options: CompileOptions) -> CompiledModel:
+        """Compile for one device.
+
+        Raises:
+            ModelUnreadableError: the files are no model this backend can read.
+            CompileError: the device refuses the model; another device may take it.
+            OptionError: `config` has a property that the device does not know.
+        """
+        ...
+
+
+_factories: dict[str, Callable[[], Backend]] = {}
+_BUILT_IN = ("openvino", "onnxruntime", "tensorrt")
+
+
+def register_backend(name: str, factory: Callable[[], Backend]) -> None:
+    """Make a backend available as ``InferenceRuntime(backend=name)``.
+
+    Args:
+        name: lower-case name.
+        factory: called once per runtime; raises BackendNotInstalledError where its library is
+            missing.
+    """
+    _factories[name] = factory
+
+
+def backend_names() -> tuple[str, ...]:
+    """Return the registered backends' names, whether or not their libraries are installed."""
+    return (*_BUILT_IN, *(name for name in _factories if name not in _BUILT_IN))
+
+
+def make_backend(name: str) -> Backend:
+    """Return a backend by name, importing its library now.
+
+    Raises:
+        UnknownBackendError: no such name is registered.
+        BackendNotInstalledError: its library is missing.
+    """
+    if name in _BUILT_IN and name not in _factories:
+        importlib.import_module(f"atriva_inference.backends.{name}")
+    if name not in _factories:
+        raise UnknownBackendError(str(name), backend_names())
+    return _factories[name]()

@@ -1,0 +1,1 @@
+"""Adapters to the inference libraries; each registers itself when it is imported."""

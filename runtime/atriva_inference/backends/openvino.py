@@ -1,0 +1,273 @@
+"""OpenVINO: CPU, GPU, NPU and whatever other plug-ins a node has."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+from atriva_inference.backend import register_backend
+from atriva_inference.binding import ShapeSignature
+from atriva_inference.device import Device, DeviceSpec, Selection
+from atriva_inference.errors import (
+    CompileError,
+    InferenceFailedError,
+    InputShapeError,
+    ModelUnreadableError,
+    OptionError,
+)
+from atriva_inference.model_files import ModelFiles
+from atriva_inference.options import CompileOptions, PerformanceHint
+from atriva_inference.ports import Port, guess_image_layout
+from atriva_inference.profiling import LayerProfile, Profile
+from atriva_inference.tensor import Array
+
+__all__ = ["PLUGINS_VARIABLE", "OpenVinoBackend"]
+
+PLUGINS_VARIABLE = "ATRIVA_OPENVINO_PLUGINS"
+"""Environment variable that registers further plug-ins: ``NAME=library,NAME=library``."""
+
+
+class OpenVinoBackend:
+    """One OpenVINO core."""
+
+    name = "openvino"
+
+    def __init__(self) -> None:
+        self._core = ov.Core()
+        for entry in filter(None, os.environ.get(PLUGINS_VARIABLE, "").split(",")):
+            device, separator, library = entry.partition("=")
+            if not separator or not device.strip() or not library.strip():
+                raise OptionError(PLUGINS_VARIABLE, entry, "NAME=library, separated by commas")
+            self._core.register_plugin(library.strip(), device.strip())
+
+    def devices(self) -> list[Device]:
+        """Probe every registered plug-in; one that cannot be loaded here has no devices."""
+        return [self._describe(name) for name in self._core.available_devices]
+
+    def expand(
+        self, spec: DeviceSpec, devices: Sequence[Device], options: CompileOptions
+    ) -> list[str]:
+        """Return OpenVINO device strings; candidates that work together become one string."""
+        names = [device.name for device in devices]
+        together = ",".join(names)
+        if spec.selection is Selection.BATCH:
+            return [f"BATCH:{spec.candidates[0]}"]
+        if spec.selection in (Selection.MULTI, Selection.HETERO):
+            return [f"{spec.selection}:{together}"]
+        if options.hint is PerformanceHint.CUMULATIVE_THROUGHPUT and len(names) > 1:
+            return [f"AUTO:{together}"]
+        return names
+
+    def compile(self, files: ModelFiles, device: str, options: CompileOptions) -> _CompiledModel:
+        """Read and compile; a change of the files after this goes unnoticed."""
+        return _CompiledModel(self._core, files, self._read(files, device), device, options)
+
+    def _read(self, files: ModelFiles, device: str) -> ov.Model:
+        try:
+            return self._core.read_model(str(files.path))
+        except Exception as error:  # the frontends raise RuntimeError and types of their own
+            if "No conversion rule found" in str(error):  # a sound model with an unknown operator
+                raise CompileError(str(files.path), device, {device: _reason(error)}) from error
+            raise ModelUnreadableError(str(files.path), self.name, _reason(error)) from error
+
+    def _describe(self, name: str) -> Device:
+        return Device(
+            name,
+            full_name=str(self._property(name, "FULL_DEVICE_NAME", "")),
+            capabilities=tuple(self._property(name, "OPTIMIZATION_CAPABILITIES", ())),
+            is_discrete="DISCRETE" in str(self._property(name, "DEVICE_TYPE", "")).upper(),
+            memory_bytes=self._property(name, "GPU_DEVICE_TOTAL_MEM_SIZE", None),
+        )
+
+    def _property(self, device: str, key: str, default: Any) -> Any:
+        try:
+            return self._core.get_property(device, key)
+        except RuntimeError:  # the plug-in does not know this property
+            return default
+
+
+class _CompiledModel:
+    def __init__(
+        self,
+        core: ov.Core,
+        files: ModelFiles,
+        model: ov.Model,
+        device: str,
+        options: CompileOptions,
+    ) -> None:
+        self._core = core
+        self._files = files
+        self._model = model
+        self._options = options
+        self._compiled = self._compile(model, _properties(device, options), device)
+        self.device = device
+        self.inputs = tuple(_port(port, is_input=True) for port in model.inputs)
+        self.outputs = tuple(_port(port, is_input=False) for port in model.outputs)
+        self.execution_devices = _execution_devices(self._compiled)
+        self.slot_count = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+
+    def open_slot(self) -> _Slot:
+        return _Slot(self._compiled.create_infer_request(), self)
+
+    def specialise(self, signature: ShapeSignature) -> _CompiledModel:
+        model = self._model.clone()
+        shapes = dict(signature)
+        try:
+            model.reshape(
+                {
+                    index: ov.PartialShape(list(shapes[port.name]))
+                    for index, port in enumerate(self.inputs)
+                }
+            )
+        except RuntimeError as error:
+            port = next(port for port in self.inputs if port.is_dynamic)
+            raise InputShapeError(
+                port.name, shapes[port.name], port.shape or (), _reason(error)
+            ) from error
+        return _CompiledModel(self._core, self._files, model, self.device, self._options)
+
+    def profile(self, arrays: Mapping[str, Array], runs: int) -> Profile:
+        properties = _properties(self.device, self._options) | {
+            "PERFORMANCE_HINT": "LATENCY",
+            "PERF_COUNT": True,
+        }
+        twin = self._compile(self._model, properties, self.device)
+        request = twin.create_infer_request()
+        transfer_us: list[float] = []
+        inference_us: list[float] = []
+        totals: dict[str, LayerProfile] = {}
+        for index in range(runs + 1):
+            started = time.perf_counter()
+            for number, port in enumerate(self.inputs):
+                request.set_input_tensor(number, ov.Tensor(arrays[port.name]))
+            bound = time.perf_counter()
+            request.infer(share_outputs=True)
+            inferred = time.perf_counter()
+            _copy_outputs(request, self.outputs)
+            copied = time.perf_counter()
+            if index == 0:  # the first run allocates and warms caches
+                continue
+            transfer_us.append((bound - started + copied - inferred) * 1e6)
+            inference_us.append((inferred - bound) * 1e6)
+            _add_layers(totals, request.profiling_info, runs)
+        return Profile.from_runs(
+            self._files.name, self.device, list(totals.values()), transfer_us, inference_us
+        )
+
+    def failure(self, error: Exception) -> InferenceFailedError:
+        return InferenceFailedError(
+            self._files.name, ",".join(self.execution_devices), _reason(error)
+        )
+
+    def _compile(
+        self, model: ov.Model, properties: dict[str, Any], device: str
+    ) -> ov.CompiledModel:
+        self._check_config(device)
+        try:
+            return self._core.compile_model(model, device, properties)
+        except RuntimeError as error:
+            raise CompileError(str(self._files.path), device, {device: _reason(error)}) from error
+
+    def _check_config(self, device: str) -> None:
+        if not self._options.config or ":" in device:
+            return
+        known = set(self._core.get_property(device, "SUPPORTED_PROPERTIES"))
+        for key in self._options.config:
+            if key not in known:
+                choices = f"properties of {device}: {', '.join(sorted(known))}"
+                raise OptionError("config", key, choices)
+
+
+class _Slot:
+    def __init__(self, request: ov.InferRequest, owner: _CompiledModel) -> None:
+        self._request = request
+        self._owner = owner
+
+    def infer(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        request = self._request
+        try:
+            for number, port in enumerate(self._owner.inputs):
+                array = arrays[port.name]
+                # OpenVINO maps writable memory only, so a read-only array costs a copy here.
+                tensor = ov.Tensor(array, shared_memory=array.flags.writeable)
+                request.set_input_tensor(number, tensor)
+            request.infer(share_outputs=True)
+            return _copy_outputs(request, self._owner.outputs)
+        except RuntimeError as error:
+            raise self._owner.failure(error) from error
+
+
+def _copy_outputs(request: ov.InferRequest, ports: Iterable[Port]) -> dict[str, Array]:
+    outputs = {}
+    for number, port in enumerate(ports):
+        tensor = request.get_output_tensor(number)
+        is_text = tensor.element_type == ov.Type.string
+        outputs[port.name] = tensor.str_data if is_text else np.array(tensor.data)
+    return outputs
+
+
+def _add_layers(
+    totals: dict[str, LayerProfile], infos: Iterable[ov.ProfilingInfo], runs: int
+) -> None:
+    for info in infos:
+        if info.status != ov.ProfilingInfo.Status.EXECUTED:
+            continue
+        before = totals[info.node_name].time_us if info.node_name in totals else 0.0
+        time_us = before + info.real_time.total_seconds() * 1e6 / runs
+        totals[info.node_name] = LayerProfile(
+            info.node_name, info.node_type, info.exec_type, time_us
+        )
+
+
+def _properties(device: str, options: CompileOptions) -> dict[str, Any]:
+    hint = options.hint
+    if hint is PerformanceHint.CUMULATIVE_THROUGHPUT and not device.startswith(("AUTO", "MULTI")):
+        hint = PerformanceHint.THROUGHPUT  # on one device the two are the same thing
+    properties: dict[str, Any] = {"PERFORMANCE_HINT": str(hint)}
+    if options.thread_count is not None and ":" not in device and "CPU" in device:
+        properties["INFERENCE_NUM_THREADS"] = options.thread_count
+    return properties | dict(options.config)
+
+
+def _execution_devices(compiled: ov.CompiledModel) -> tuple[str, ...]:
+    devices = compiled.get_property("EXECUTION_DEVICES")
+    return (devices,) if isinstance(devices, str) else tuple(devices)
+
+
+def _port(port: ov.Output, *, is_input: bool) -> Port:
+    partial = port.partial_shape
+    shape = None
+    if not partial.rank.is_dynamic:
+        shape = tuple(-1 if dim.is_dynamic else dim.get_length() for dim in partial)
+    node = port.node if is_input else port.node.input_value(0).node
+    # A set has no order of its own, and every process must pick the same primary name.
+    tensor_names = sorted(port.names)
+    names = tuple(dict.fromkeys([*tensor_names, node.friendly_name]))
+    layout = _layout(port)
+    if layout is None and is_input:
+        layout = guess_image_layout(shape)
+    return Port(names[0], names, _dtype(port.element_type), shape, layout)
+
+
+def _layout(port: ov.Output) -> str | None:
+    letters = str(ov.layout_helpers.get_layout(port)).strip("[]").replace(",", "").upper()
+    return letters if letters.isalpha() and len(set(letters)) == len(letters) else None
+
+
+def _dtype(element_type: ov.Type) -> np.dtype[Any]:
+    return np.dtype("U") if element_type == ov.Type.string else np.dtype(element_type.to_dtype())
+
+
+def _reason(error: Exception) -> str:
+    """Return the last informative line: OpenVINO puts source locations before what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Exception from ")]
+    return " ".join(telling or lines)[:500] or type(error).__name__
+
+
+register_backend(OpenVinoBackend.name, OpenVinoBackend)

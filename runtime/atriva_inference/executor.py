@@ -1,0 +1,198 @@
+"""What runs a model's requests: the seam between one process and a cluster."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+
+from atriva_inference.backend import CompiledModel, Slot
+from atriva_inference.binding import BoundInputs, ShapeSignature
+from atriva_inference.errors import ClosedError
+from atriva_inference.ports import Port
+from atriva_inference.profiling import Profile
+from atriva_inference.shape_cache import ShapeCache, ShapeCacheInfo
+from atriva_inference.tensor import Array
+
+__all__ = ["Executor", "LocalExecutor", "Outputs"]
+
+Outputs = dict[str, Array]
+"""Result arrays by output name."""
+
+
+class Executor(Protocol):
+    """Runs fitted inputs; thread-safe. `Model` and everything made from it stand on this alone."""
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """What the model takes."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """What the model gives."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """The device that the model was compiled for; of several, the most preferred."""
+        ...
+
+    @property
+    def execution_devices(self) -> tuple[str, ...]:
+        """All devices that really execute."""
+        ...
+
+    @property
+    def parallelism(self) -> int:
+        """How many requests run at once; more than these wait."""
+        ...
+
+    def run(self, bound: BoundInputs) -> Outputs:
+        """Run one request and block until its answer is there."""
+        ...
+
+    def submit(self, bound: BoundInputs) -> Future[Outputs]:
+        """Queue one request; the arrays must not change until the future is done."""
+        ...
+
+    def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
+        """Profile the model on these inputs, or on made-up ones."""
+        ...
+
+    def shape_cache_info(self) -> ShapeCacheInfo:
+        """Return the state of the shape cache."""
+        ...
+
+    def close(self) -> None:
+        """Finish what runs, refuse what waits, free everything; safe to call again."""
+        ...
+
+
+class _SlotPool:
+    """Lends out a compiled model's slots, opening them as they are needed."""
+
+    def __init__(self, compiled: CompiledModel) -> None:
+        self.compiled = compiled
+        self._idle: list[Slot] = []
+        self._openable = compiled.slot_count
+        self._changed = threading.Condition()
+
+    def run(self, bound: BoundInputs) -> Outputs:
+        slot = self._acquire()
+        try:
+            return slot.infer(bound.arrays)
+        finally:
+            with self._changed:
+                self._idle.append(slot)
+                self._changed.notify()
+
+    def _acquire(self) -> Slot:
+        with self._changed:
+            while not self._idle and self._openable == 0:
+                self._changed.wait()
+            if self._idle:
+                return self._idle.pop()
+            self._openable -= 1
+        try:
+            return self.compiled.open_slot()
+        except BaseException:
+            with self._changed:
+                self._openable += 1
+                self._changed.notify()
+            raise
+
+
+class LocalExecutor:
+    """Runs requests on one compiled model in this process.
+
+    `run` infers on the calling thread; `submit` on one thread per slot, started at first use.
+
+    Attributes:
+        inputs: the model's inputs, also after `close`.
+        outputs: the model's outputs, also after `close`.
+        device: the device that the model was compiled for.
+        execution_devices: the devices that really execute.
+        parallelism: how many requests run at once.
+    """
+
+    def __init__(self, model_name: str, compiled: CompiledModel) -> None:
+        self.inputs = compiled.inputs
+        self.outputs = compiled.outputs
+        self.device = compiled.device
+        self.execution_devices = compiled.execution_devices
+        self.parallelism = compiled.slot_count
+        self._model_name = model_name
+        self._pool: _SlotPool | None = _SlotPool(compiled)
+        self._shapes: ShapeCache[_SlotPool] = ShapeCache(
+            lambda signature: _SlotPool(compiled.specialise(signature))
+        )
+        self._threads = ThreadPoolExecutor(
+            max_workers=compiled.slot_count, thread_name_prefix=f"atriva-{model_name}"
+        )
+        self._changed = threading.Condition()
+        self._running = 0
+
+    def run(self, bound: BoundInputs) -> Outputs:
+        """Run one request on the calling thread; blocks while every slot is taken."""
+        with self._using() as base:
+            pool = base if bound.signature is None else self._shapes.get(bound.signature)
+            return pool.run(bound)
+
+    def submit(self, bound: BoundInputs) -> Future[Outputs]:
+        """Queue one request."""
+        with self._changed:
+            if self._pool is None:
+                raise self._closed_error()
+            return self._threads.submit(self.run, bound)
+
+    def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
+        """Profile on the given inputs, or on ones where every dynamic dimension is 1."""
+        with self._using() as base:
+            arrays = bound.arrays if bound is not None else self._placeholder_arrays()
+            return base.compiled.profile(arrays, runs)
+
+    def shape_cache_info(self) -> ShapeCacheInfo:
+        """Return the state of the shape cache."""
+        return self._shapes.info()
+
+    def close(self) -> None:
+        """Cancel what waits, finish what runs, drop the compiled models."""
+        with self._changed:
+            if self._pool is None:
+                return
+            self._pool = None
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        with self._changed:
+            self._changed.wait_for(lambda: self._running == 0)
+        self._shapes = ShapeCache(self._refuse)
+
+    @contextmanager
+    def _using(self) -> Iterator[_SlotPool]:
+        with self._changed:
+            pool = self._pool
+            if pool is None:
+                raise self._closed_error()
+            self._running += 1
+        try:
+            yield pool
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def _refuse(self, _signature: ShapeSignature) -> _SlotPool:
+        raise self._closed_error()
+
+    def _placeholder_arrays(self) -> Outputs:
+        return {
+            port.name: np.ones([max(dim, 1) for dim in port.shape or ()], port.dtype)
+            for port in self.inputs
+        }
+
+    def _closed_error(self) -> ClosedError:
+        return ClosedError(f"model {self._model_name!r}")
