@@ -1,1 +1,93 @@
-"""Inference over a Ray cluster with the API of ``atriva_inference``."""
+"""Inference over a Ray cluster with the API of ``atriva_inference``.
+
+Everything that ``atriva_inference`` exports is here under the same name; `InferenceRuntime` and
+`Model` are the cluster's, and a few names exist only on a cluster.
+"""
+
+from atriva_inference import (
+    AsyncRequest,
+    BackendNotInstalledError,
+    ClosedError,
+    CompileError,
+    Device,
+    DeviceNotAvailableError,
+    InferenceFailedError,
+    InferenceRuntimeError,
+    InferenceTimeoutError,
+    InputDtypeError,
+    InputError,
+    InputNameError,
+    InputShapeError,
+    InputSizeError,
+    LayerProfile,
+    ModelError,
+    ModelNotFoundError,
+    ModelUnreadableError,
+    OptionError,
+    PerformanceHint,
+    Port,
+    Profile,
+    RequestBusyError,
+    RequestError,
+    RequestNotStartedError,
+    ShapeCacheInfo,
+    Stream,
+    Tensor,
+    UnknownBackendError,
+    backend_names,
+    register_backend,
+)
+from atriva_ray.connection import get_router
+from atriva_ray.dispatch import ReplicaUse
+from atriva_ray.errors import (
+    ClusterError,
+    ModelFilesMissingError,
+    ModelNameConflictError,
+    ModelNotLoadedError,
+    ReplicaLostError,
+)
+from atriva_ray.model import Model
+from atriva_ray.runtime import InferenceRuntime
+
+__all__ = [
+    "AsyncRequest",
+    "BackendNotInstalledError",
+    "ClosedError",
+    "ClusterError",
+    "CompileError",
+    "Device",
+    "DeviceNotAvailableError",
+    "InferenceFailedError",
+    "InferenceRuntime",
+    "InferenceRuntimeError",
+    "InferenceTimeoutError",
+    "InputDtypeError",
+    "InputError",
+    "InputNameError",
+    "InputShapeError",
+    "InputSizeError",
+    "LayerProfile",
+    "Model",
+    "ModelError",
+    "ModelFilesMissingError",
+    "ModelNameConflictError",
+    "ModelNotFoundError",
+    "ModelNotLoadedError",
+    "ModelUnreadableError",
+    "OptionError",
+    "PerformanceHint",
+    "Port",
+    "Profile",
+    "ReplicaLostError",
+    "ReplicaUse",
+    "RequestBusyError",
+    "RequestError",
+    "RequestNotStartedError",
+    "ShapeCacheInfo",
+    "Stream",
+    "Tensor",
+    "UnknownBackendError",
+    "backend_names",
+    "get_router",
+    "register_backend",
+]

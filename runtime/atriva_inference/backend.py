@@ -148,6 +148,6 @@ def make_backend(name: str) -> Backend:
     """
     if name in _BUILT_IN and name not in _factories:
         importlib.import_module(f"atriva_inference.backends.{name}")
-    if name not in _factories:
+    if not isinstance(name, str) or name not in _factories:
         raise UnknownBackendError(str(name), backend_names())
     return _factories[name]()

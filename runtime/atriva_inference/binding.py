@@ -11,7 +11,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from atriva_inference.errors import InputDtypeError, InputShapeError, InputSizeError
+from atriva_inference.errors import (
+    InputDtypeError,
+    InputShapeError,
+    InputSizeError,
+    OptionError,
+)
 from atriva_inference.ports import Port, match_names
 from atriva_inference.tensor import Array, Tensor
 
@@ -26,6 +31,7 @@ Allocate: TypeAlias = Callable[[str, tuple[int, ...], np.dtype[Any]], Array]
 ShapeSignature: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
 """Input shapes that a model is compiled for, sorted by name."""
 
+MAX_INPUT_VARIABLE = "ATRIVA_MAX_INPUT_BYTES"
 DEFAULT_MAX_INPUT_BYTES = 2 * 1024**3
 
 
@@ -100,11 +106,9 @@ def _wrapped(port: Port, value: npt.ArrayLike) -> Tensor:
     try:
         return Tensor.from_numpy(value, layout=None)
     except InputShapeError as error:
-        raise InputShapeError(port.name, error.shape, port.shape or (), error.hint) from None
+        raise InputShapeError(port.name, error.shape, port.shape, error.hint) from None
     except InputDtypeError as error:
         raise InputDtypeError(port.name, error.dtype, str(port.dtype), error.hint) from None
-    except ValueError as error:  # a ragged list is no array
-        raise InputDtypeError(port.name, "ragged", str(port.dtype), str(error)) from None
 
 
 def _fit(port: Port, tensor: Tensor, allocate: Allocate) -> Array:
@@ -112,8 +116,12 @@ def _fit(port: Port, tensor: Tensor, allocate: Allocate) -> Array:
     axes = _axes(port, tensor)
     shape = array.shape if axes is None else tuple(array.shape[axis] for axis in axes)
     if not port.accepts(shape):
-        raise InputShapeError(port.name, array.shape, port.shape or (), _shape_hint(port, tensor))
-    limit_bytes = int(os.environ.get("ATRIVA_MAX_INPUT_BYTES", DEFAULT_MAX_INPUT_BYTES))
+        raise InputShapeError(port.name, array.shape, port.shape, _shape_hint(port, tensor))
+    if array.size == 0:
+        raise InputShapeError(
+            port.name, array.shape, port.shape, "it has no elements; pass at least one"
+        )
+    limit_bytes = _max_input_bytes()
     size_bytes = math.prod(shape) * max(array.itemsize, port.dtype.itemsize)
     if size_bytes > limit_bytes:
         raise InputSizeError(port.name, size_bytes, limit_bytes)
@@ -138,6 +146,16 @@ def _fit(port: Port, tensor: Tensor, allocate: Allocate) -> Array:
     return fitted
 
 
+def _max_input_bytes() -> int:
+    text = os.environ.get(MAX_INPUT_VARIABLE)
+    if text is None:
+        return DEFAULT_MAX_INPUT_BYTES
+    try:
+        return int(text)
+    except ValueError:
+        raise OptionError(MAX_INPUT_VARIABLE, text, "a whole number of bytes") from None
+
+
 def _fit_text(port: Port, array: Array) -> Array:
     if array.dtype.kind in "SU" and port.dtype.kind in "OSU":
         return np.ascontiguousarray(array)
@@ -157,7 +175,7 @@ def _axes(port: Port, tensor: Tensor) -> tuple[int, ...] | None:
         raise InputShapeError(
             port.name,
             tensor.shape,
-            port.shape or (),
+            port.shape,
             f"layout {tensor.layout} cannot become the model's {port.layout}",
         )
     return tuple(tensor.layout.index(letter) for letter in port.layout)

@@ -46,6 +46,7 @@ class Device:
         capabilities: precisions and features, as the backend reports them.
         is_discrete: a card of its own rather than a part of the processor.
         memory_bytes: the device's own memory, where it has one and tells.
+        node: the cluster node it is on; None in one process.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Device:
     capabilities: tuple[str, ...] = ()
     is_discrete: bool = False
     memory_bytes: int | None = None
+    node: str | None = None
 
     @property
     def kind(self) -> str:

@@ -217,20 +217,28 @@ class InputNameError(InputError):
 
 
 class InputShapeError(InputError):
-    """An input's shape does not fit the model's."""
+    """An input's shape does not fit the model's.
 
-    def __init__(self, name: str, shape: Sequence[int], expected: Sequence[int], hint: str) -> None:
-        super().__init__(name, tuple(shape), tuple(expected), hint)
+    Attributes:
+        name: the input, or the argument where no model is known yet.
+        shape: the shape that was passed.
+        expected: the model's shape with -1 for a dynamic dimension; None where it sets none.
+        hint: what to do.
+    """
+
+    def __init__(
+        self, name: str, shape: Sequence[int], expected: Sequence[int] | None, hint: str
+    ) -> None:
+        wanted = None if expected is None else tuple(expected)
+        super().__init__(name, tuple(shape), wanted, hint)
         self.name = name
         self.shape = tuple(shape)
-        self.expected = tuple(expected)
+        self.expected = wanted
         self.hint = hint
 
     def __str__(self) -> str:
-        return (
-            f"input {self.name!r} has shape {format_shape(self.shape)}, "
-            f"the model takes {format_shape(self.expected)}; {self.hint}"
-        )
+        takes = "" if self.expected is None else f", the model takes {format_shape(self.expected)}"
+        return f"input {self.name!r} has shape {format_shape(self.shape)}{takes}; {self.hint}"
 
 
 class InputDtypeError(InputError):

@@ -6,13 +6,14 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from atriva_inference.backend import CompiledModel, Slot
 from atriva_inference.binding import BoundInputs, ShapeSignature
-from atriva_inference.errors import ClosedError
+from atriva_inference.errors import ClosedError, InferenceFailedError
 from atriva_inference.ports import Port
 from atriva_inference.profiling import Profile
 from atriva_inference.shape_cache import ShapeCache, ShapeCacheInfo
@@ -154,7 +155,7 @@ class LocalExecutor:
         """Profile on the given inputs, or on ones where every dynamic dimension is 1."""
         with self._using() as base:
             arrays = bound.arrays if bound is not None else self._placeholder_arrays()
-            return base.compiled.profile(arrays, runs)
+            return replace(base.compiled.profile(arrays, runs), model=self._model_name)
 
     def shape_cache_info(self) -> ShapeCacheInfo:
         """Return the state of the shape cache."""
@@ -180,6 +181,10 @@ class LocalExecutor:
             self._running += 1
         try:
             yield pool
+        except InferenceFailedError as error:  # the backend knows the file's name only
+            raise InferenceFailedError(
+                self._model_name, error.device, error.reason
+            ) from error.__cause__
         finally:
             with self._changed:
                 self._running -= 1

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Self
 
 from atriva_inference.binding import BoundInputs, Inputs, Staging, bind_inputs
-from atriva_inference.errors import ClosedError
+from atriva_inference.errors import ClosedError, OptionError
 from atriva_inference.request import AsyncRequest
 from atriva_inference.stream import Stream
 from atriva_inference.tensor import Tensor
@@ -98,9 +98,10 @@ class Model:
         answer: Future[dict[str, Tensor]] = Future()
 
         def forward(done: Future[Outputs]) -> None:
-            if done.cancelled():
-                answer.cancel()
             if not answer.set_running_or_notify_cancel():
+                return
+            if done.cancelled():  # not by the caller, so the model was closed
+                answer.set_exception(ClosedError(f"model {self._name!r}"))
                 return
             error = done.exception()
             if error is None:
@@ -142,7 +143,15 @@ class Model:
         Args:
             inputs: what to run on; ones, with 1 for every dynamic dimension, when None.
             runs: how many inferences to average over, after one warm-up.
+
+        Raises:
+            OptionError: `runs` is less than 1.
+            InputError: the inputs do not fit.
+            InferenceFailedError: the backend failed on these inputs.
+            ClosedError: the model is closed.
         """
+        if runs < 1:
+            raise OptionError("runs", str(runs), "at least 1")
         bound = None if inputs is None else self._bind(inputs, None)
         return self._executor.profile(bound, runs)
 

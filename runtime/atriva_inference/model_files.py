@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from atriva_inference.errors import ModelNotFoundError, ModelUnreadableError
+from atriva_inference.errors import ModelNotFoundError, ModelUnreadableError, OptionError
 
 __all__ = ["ModelFiles", "ModelFormat"]
 
 _CHUNK_BYTES = 1024 * 1024
-_MAX_SCANNED_BYTES = 64 * 1024 * 1024
+# In protobuf: the entry "location" of a tensor's external_data, its value's length, the value.
+_EXTERNAL_DATA = re.compile(
+    rb"\x0a\x08location\x12([\x80-\xff]?[\x00-\x7f])(?=(.{1,4096}))", re.DOTALL
+)
 
 
 class ModelFormat(StrEnum):
@@ -57,8 +62,19 @@ class ModelFiles:
         Raises:
             ModelNotFoundError: nothing is there.
             ModelUnreadableError: something is there that cannot be a model.
+            OptionError: this is no path at all.
         """
-        model_path = Path(path).expanduser()
+        try:
+            model_path = Path(path)
+        except TypeError:
+            raise OptionError("model_path", repr(path), "a path, as str or pathlib.Path") from None
+        try:
+            return cls._find(model_path.expanduser())
+        except (OSError, RuntimeError) as error:  # no permission, name too long, no such home
+            raise ModelUnreadableError(str(path), "the runtime", str(error)) from error
+
+    @classmethod
+    def _find(cls, model_path: Path) -> ModelFiles:
         text = str(model_path)
         if model_path.is_dir():
             if not (model_path / "saved_model.pb").is_file():
@@ -118,20 +134,24 @@ class ModelFiles:
             yield from self._external_data()
 
     def _external_data(self) -> Iterator[tuple[str, Path]]:
-        """Yield the sibling files an ONNX model names as the home of its large tensors.
+        """Yield the files an ONNX model names as the home of its large tensors.
 
-        External data must lie beside the model and is named in its protobuf, so a sibling whose
-        name stands in the file is one; a file above protobuf's own reach holds its tensors itself.
+        They lie beside the model or in a folder there, never above it.
         """
-        siblings = [file for file in self.path.parent.iterdir() if file != self.path]
-        if not siblings or self.path.stat().st_size > _MAX_SCANNED_BYTES:
-            return
-        content = self.path.read_bytes()
-        if b"location" not in content:
-            return
-        for file in siblings:
-            if file.name.encode() in content and file.is_file():
-                yield file.name, file
+        with (
+            self.path.open("rb") as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            entries = set(_EXTERNAL_DATA.findall(content))
+        names = set()
+        for length, value in entries:
+            size = (length[0] & 0x7F) | (length[1] << 7 if len(length) > 1 else 0)
+            names.add(value[:size].decode(errors="replace"))
+        for name in names:
+            relative = PurePosixPath(name)
+            file = self.path.parent / relative
+            if not relative.is_absolute() and ".." not in relative.parts and file.is_file():
+                yield str(relative), file
 
     @cached_property
     def size_bytes(self) -> int:

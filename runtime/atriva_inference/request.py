@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from typing import TYPE_CHECKING
 
 from atriva_inference.errors import (
@@ -33,14 +33,12 @@ def await_outputs(
         InferenceTimeoutError: not within `timeout_s`; the request goes on.
         ClosedError: the model was closed before the request began to run.
     """
+    if timeout_s is not None and not wait([future], timeout_s).done:
+        raise InferenceTimeoutError(model_name, timeout_s)
     try:
-        return future.result(timeout_s)
+        return future.result()
     except CancelledError:
         raise ClosedError(f"model {model_name!r}") from None
-    except TimeoutError:
-        if future.done():  # the timeout is the request's own error
-            raise
-        raise InferenceTimeoutError(model_name, timeout_s or 0.0) from None
 
 
 class AsyncRequest:

@@ -34,18 +34,25 @@ def compile_model(
         CompileError: every candidate refused, with what each one said.
         ModelUnreadableError: the files are no model for this backend.
     """
+    devices = backend.devices()
     if spec.node is not None:
-        raise DeviceNotAvailableError(spec.text, [], "in one process; node/DEVICE needs a cluster")
-    chosen = spec.choose(backend.devices())
+        names = [device.name for device in devices]
+        raise DeviceNotAvailableError(
+            spec.text, names, "in one process (node/DEVICE needs a cluster)"
+        )
+    chosen = spec.choose(devices)
     reasons: dict[str, str] = {}
     for device in backend.expand(spec, chosen, options):
         try:
             compiled = backend.compile(files, device, options)
         except CompileError as error:
             reasons |= error.reasons
-            _logger.warning("%s cannot compile %s: %s", device, files.path, error.reasons)
-        else:
-            return compiled
+            continue
+        for refused, reason in reasons.items():
+            _logger.warning(
+                "%s cannot compile %s, %s does: %s", refused, files.path, device, reason
+            )
+        return compiled
     raise CompileError(str(files.path), spec.text, reasons)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Self
 
 from atriva_inference.binding import Staging
-from atriva_inference.errors import ClosedError
+from atriva_inference.errors import ClosedError, InferenceRuntimeError
 from atriva_inference.request import await_outputs
 from atriva_inference.tensor import Tensor
 
@@ -76,12 +76,20 @@ class Stream:
             free.append(staging)
             return answer
 
+        def submit(item: Inputs, staging: Staging) -> Future[dict[str, Tensor]]:
+            try:
+                return self._model.submit(item, staging)
+            except InferenceRuntimeError as error:
+                refused: Future[dict[str, Tensor]] = Future()
+                refused.set_exception(error)
+                return refused
+
         try:
             for item in inputs:
+                staging = free.pop()
+                waiting.append((submit(item, staging), staging))
                 if not free:
                     yield next_answer()
-                staging = free.pop()
-                waiting.append((self._model.submit(item, staging), staging))
             while waiting:
                 yield next_answer()
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,9 +30,11 @@ def parse_layout(layout: str | None) -> str | None:
     """
     if layout is None:
         return None
-    text = layout.strip().upper()
+    text = layout.strip().upper() if isinstance(layout, str) else ""
     if not text or not text.isalpha() or len(set(text)) != len(text):
-        raise OptionError("layout", layout, "distinct letters, one per axis, like 'NCHW' or 'NHWC'")
+        raise OptionError(
+            "layout", str(layout), "distinct letters, one per axis, like 'NCHW' or 'NHWC'"
+        )
     return text
 
 
@@ -72,22 +75,27 @@ class Tensor:
         Raises:
             InputShapeError: no elements, or `shape_override` or `layout` does not fit the array.
             InputDtypeError: Python objects or another type that is no tensor element.
+            OptionError: `layout` or `shape_override` is malformed.
         """
-        data = np.asarray(array)
+        try:
+            data = np.asarray(array)
+        except ValueError as error:  # a ragged list is no array
+            raise InputDtypeError("array", "ragged", "numbers", str(error)) from None
         if data.dtype.kind not in "biufcUS" and not is_half_like(data.dtype):
             raise InputDtypeError("array", str(data.dtype), "numbers", type_error_hint)
         if data.size == 0:
             raise InputShapeError(
-                "array", data.shape, shape_override or (), "it has no elements; pass at least one"
+                "array", data.shape, None, "it has no elements; pass at least one"
             )
         if shape_override is not None:
-            wanted = tuple(int(dim) for dim in shape_override)
+            wanted = _sizes(shape_override)
             if any(dim <= 0 for dim in wanted) or math.prod(wanted) != data.size:
                 raise InputShapeError(
                     "array",
                     data.shape,
-                    wanted,
-                    f"shape_override needs the array's {data.size} elements and positive sizes",
+                    None,
+                    f"shape_override={wanted} must be positive sizes with the same "
+                    f"{data.size} elements",
                 )
             data = data.reshape(wanted)
         letters = parse_layout(layout)
@@ -96,8 +104,8 @@ class Tensor:
                 raise InputShapeError(
                     "array",
                     data.shape,
-                    (-1,) * len(letters),
-                    f"layout {letters!r} names {len(letters)} axes",
+                    None,
+                    f"layout {letters!r} names {len(letters)} axes; give one letter per axis",
                 )
             letters = None
         return cls(data, letters, specialise=shape_override is not None)
@@ -134,6 +142,15 @@ class Tensor:
 
     def __repr__(self) -> str:
         return f"Tensor(shape={self.shape}, dtype={self.dtype}, layout={self.layout})"
+
+
+def _sizes(shape: Sequence[int]) -> tuple[int, ...]:
+    try:
+        return tuple(operator.index(dim) for dim in shape)
+    except TypeError:
+        raise OptionError(
+            "shape_override", repr(shape), "whole numbers, one per axis, like (1, 3, 224, 224)"
+        ) from None
 
 
 def is_half_like(dtype: np.dtype[Any]) -> bool:

@@ -8,6 +8,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,8 @@ class _CompiledModel:
         self.device = device
         self.slot_count, self._thread_count = _parallelism(device, options)
         self._session, self.execution_devices = self._open_session()
-        self.inputs = tuple(_port(node, is_input=True) for node in self._session.get_inputs())
-        self.outputs = tuple(_port(node, is_input=False) for node in self._session.get_outputs())
+        self.inputs = tuple(map(self._input_port, self._session.get_inputs()))
+        self.outputs = tuple(map(self._port, self._session.get_outputs()))
         self._output_names = [port.name for port in self.outputs]
 
     def open_slot(self) -> _CompiledModel:
@@ -128,9 +129,7 @@ class _CompiledModel:
         try:
             values = self._session.run(self._output_names, dict(arrays))
         except Exception as error:  # the library's errors derive from Exception itself
-            raise InferenceFailedError(
-                self._files.name, ",".join(self.execution_devices), _reason(error)
-            ) from error
+            raise self._failure(error) from error
         return {
             name: np.asarray(value) for name, value in zip(self._output_names, values, strict=True)
         }
@@ -161,11 +160,16 @@ class _CompiledModel:
             inference_us: list[float] = []
             for index in range(runs + 1):
                 started = time.perf_counter()
-                values = {
-                    name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()
-                }
-                bound = time.perf_counter()
-                results = session.run_with_ort_values(self._output_names, values)
+                try:
+                    values = {
+                        name: ort.OrtValue.ortvalue_from_numpy(array)
+                        for name, array in arrays.items()
+                    }
+                    bound = time.perf_counter()
+                    results = session.run_with_ort_values(self._output_names, values)
+                except Exception as error:  # the library's errors derive from Exception itself
+                    session.end_profiling()
+                    raise self._failure(error) from error
                 inferred = time.perf_counter()
                 for result in results:
                     result.numpy()
@@ -175,6 +179,24 @@ class _CompiledModel:
                     inference_us.append((inferred - bound) * 1e6)
             layers = _layers(Path(session.end_profiling()), runs + 1)
         return Profile.from_runs(self._files.name, self.device, layers, transfer_us, inference_us)
+
+    def _input_port(self, node: ort.NodeArg) -> Port:
+        port = self._port(node)
+        return replace(port, layout=guess_image_layout(port.shape))
+
+    def _port(self, node: ort.NodeArg) -> Port:
+        kind = node.type.removeprefix("tensor(").removesuffix(")")
+        if kind not in _DTYPES:
+            reason = f"{node.name!r} is of type {node.type}, and only plain tensors can be passed"
+            raise CompileError(str(self._files.path), self.device, {self.device: reason})
+        # The library gives an empty shape both for a scalar and for an unknown rank.
+        shape = tuple(dim if isinstance(dim, int) else -1 for dim in node.shape) or None
+        return Port(node.name, (node.name,), np.dtype(_DTYPES[kind]), shape)
+
+    def _failure(self, error: Exception) -> InferenceFailedError:
+        return InferenceFailedError(
+            self._files.name, ",".join(self.execution_devices), _reason(error)
+        )
 
     def _open_session(self) -> tuple[ort.InferenceSession, tuple[str, ...]]:
         if self._provider == _CPU_PROVIDER:
@@ -239,7 +261,8 @@ def _set_option(options: ort.SessionOptions, key: str, value: object) -> None:
     try:
         setattr(options, key, value)
     except (TypeError, AttributeError) as error:
-        raise OptionError("config", f"{key}={value!r}", str(error)) from error
+        example = getattr(options, key)
+        raise OptionError("config", f"{key}={value}", f"a value like {example!r}") from error
 
 
 def _parallelism(device: str, options: CompileOptions) -> tuple[int, int]:
@@ -251,15 +274,6 @@ def _parallelism(device: str, options: CompileOptions) -> tuple[int, int]:
         return 2, 1  # one request computes while the other one's data moves
     slots = min(cores, _MAX_SLOTS)
     return slots, max(1, cores // slots)
-
-
-def _port(node: ort.NodeArg, *, is_input: bool) -> Port:
-    kind = node.type.removeprefix("tensor(").removesuffix(")")
-    if kind not in _DTYPES:
-        raise CompileError(node.name, node.type, {"onnxruntime": f"{node.type} is no tensor type"})
-    shape = tuple(dim if isinstance(dim, int) else -1 for dim in node.shape)
-    layout = guess_image_layout(shape) if is_input else None
-    return Port(node.name, (node.name,), np.dtype(_DTYPES[kind]), shape, layout)
 
 
 def _nvidia_gpu_names() -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
+from openvino.preprocess import PrePostProcessor
 
 from atriva_inference.backend import register_backend
 from atriva_inference.binding import ShapeSignature
@@ -32,6 +33,18 @@ PLUGINS_VARIABLE = "ATRIVA_OPENVINO_PLUGINS"
 """Environment variable that registers further plug-ins: ``NAME=library,NAME=library``."""
 
 
+# These belong to OpenVINO's core: every device takes them, and none lists them.
+_CORE_PROPERTIES = (
+    "ALLOW_AUTO_BATCHING",
+    "AUTO_BATCH_TIMEOUT",
+    "CACHE_DIR",
+    "CACHE_ENCRYPTION_CALLBACKS",
+    "CACHE_MODE",
+    "DEVICE_PROPERTIES",
+    "ENABLE_MMAP",
+)
+
+
 class OpenVinoBackend:
     """One OpenVINO core."""
 
@@ -43,7 +56,12 @@ class OpenVinoBackend:
             device, separator, library = entry.partition("=")
             if not separator or not device.strip() or not library.strip():
                 raise OptionError(PLUGINS_VARIABLE, entry, "NAME=library, separated by commas")
-            self._core.register_plugin(library.strip(), device.strip())
+            try:
+                self._core.register_plugin(library.strip(), device.strip())
+            except RuntimeError as error:
+                raise OptionError(
+                    PLUGINS_VARIABLE, entry, f"a new name: {_reason(error)}"
+                ) from error
 
     def devices(self) -> list[Device]:
         """Probe every registered plug-in; one that cannot be loaded here has no devices."""
@@ -69,7 +87,7 @@ class OpenVinoBackend:
 
     def _read(self, files: ModelFiles, device: str) -> ov.Model:
         try:
-            return self._core.read_model(str(files.path))
+            return _with_numpy_types(self._core.read_model(str(files.path)))
         except Exception as error:  # the frontends raise RuntimeError and types of their own
             if "No conversion rule found" in str(error):  # a sound model with an unknown operator
                 raise CompileError(str(files.path), device, {device: _reason(error)}) from error
@@ -146,7 +164,10 @@ class _CompiledModel:
             for number, port in enumerate(self.inputs):
                 request.set_input_tensor(number, ov.Tensor(arrays[port.name]))
             bound = time.perf_counter()
-            request.infer(share_outputs=True)
+            try:
+                request.infer(share_outputs=True)
+            except RuntimeError as error:
+                raise self.failure(error) from error
             inferred = time.perf_counter()
             _copy_outputs(request, self.outputs)
             copied = time.perf_counter()
@@ -171,16 +192,35 @@ class _CompiledModel:
         try:
             return self._core.compile_model(model, device, properties)
         except RuntimeError as error:
+            self._blame_config(model, device, error)
             raise CompileError(str(self._files.path), device, {device: _reason(error)}) from error
 
     def _check_config(self, device: str) -> None:
-        if not self._options.config or ":" in device:
+        """Refuse unknown properties, which AUTO, MULTI and HETERO would ignore."""
+        if not self._options.config:
             return
-        known = set(self._core.get_property(device, "SUPPORTED_PROPERTIES"))
+        head, _, members = device.partition(":")
+        known = set(_CORE_PROPERTIES)
+        for name in (head, *filter(None, members.split(","))):
+            known.update(self._core.get_property(name.partition("(")[0], "SUPPORTED_PROPERTIES"))
         for key in self._options.config:
             if key not in known:
                 choices = f"properties of {device}: {', '.join(sorted(known))}"
                 raise OptionError("config", key, choices)
+
+    def _blame_config(self, model: ov.Model, device: str, error: RuntimeError) -> None:
+        """Raise OptionError if the model compiles with nothing but the config left out."""
+        config = self._options.config
+        if not config:
+            return
+        try:
+            self._core.compile_model(model, device, {})
+        except RuntimeError:
+            return
+        given = ", ".join(f"{key}={value}" for key, value in config.items())
+        raise OptionError(
+            "config", given, f"values that {device} takes: {_reason(error)}"
+        ) from error
 
 
 class _Slot:
@@ -193,8 +233,9 @@ class _Slot:
         try:
             for number, port in enumerate(self._owner.inputs):
                 array = arrays[port.name]
-                # OpenVINO maps writable memory only, so a read-only array costs a copy here.
-                tensor = ov.Tensor(array, shared_memory=array.flags.writeable)
+                # OpenVINO maps writable numbers only; read-only arrays and text cost a copy here.
+                is_mappable = array.flags.writeable and array.dtype.kind not in "US"
+                tensor = ov.Tensor(array, shared_memory=is_mappable)
                 request.set_input_tensor(number, tensor)
             request.infer(share_outputs=True)
             return _copy_outputs(request, self._owner.outputs)
@@ -257,6 +298,18 @@ def _port(port: ov.Output, *, is_input: bool) -> Port:
 def _layout(port: ov.Output) -> str | None:
     letters = str(ov.layout_helpers.get_layout(port)).strip("[]").replace(",", "").upper()
     return letters if letters.isalpha() and len(set(letters)) == len(letters) else None
+
+
+def _with_numpy_types(model: ov.Model) -> ov.Model:
+    """Let bfloat16 inputs and outputs be passed as float32, for numpy has no such type."""
+    steps = PrePostProcessor(model)
+    is_needed = False
+    for ports, tensor_of in ((model.inputs, steps.input), (model.outputs, steps.output)):
+        for index, port in enumerate(ports):
+            if port.element_type == ov.Type.bf16:
+                tensor_of(index).tensor().set_element_type(ov.Type.f32)
+                is_needed = True
+    return steps.build() if is_needed else model
 
 
 def _dtype(element_type: ov.Type) -> np.dtype[Any]:

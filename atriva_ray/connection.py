@@ -1,0 +1,118 @@
+"""Joining a Ray cluster, or starting one inside this program."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from atriva_ray.errors import ClusterError
+from atriva_ray.replica import MAX_CONCURRENT_CALLS
+from atriva_ray.router import Router
+
+__all__ = ["DEFAULT_NAMESPACE", "ROUTER_NAME", "Connection", "connect", "get_router"]
+
+_logger = logging.getLogger(__name__)
+
+DEFAULT_NAMESPACE = "atriva"
+ROUTER_NAME = "atriva-router"
+
+_lock = threading.Lock()
+_embedded_users = 0
+
+
+@dataclass(slots=True)
+class Connection:
+    """This process's place in a cluster.
+
+    Attributes:
+        address: which cluster, as people would name it.
+        is_embedded: whether it was started here, and ends with the last runtime that uses it.
+    """
+
+    address: str
+    is_embedded: bool
+
+    def close(self) -> None:
+        """Leave the cluster; ends an embedded one when nobody else in the process uses it."""
+        global _embedded_users  # noqa: PLW0603 - Ray itself is one per process
+        if not self.is_embedded:
+            return
+        with _lock:
+            _embedded_users -= 1
+            if _embedded_users == 0 and ray.is_initialized():
+                ray.shutdown()
+
+
+def connect(address: str | None) -> Connection:
+    """Join a cluster.
+
+    Args:
+        address: as for ``ray.init``. None: the cluster this process is in already, else the one of
+            ``RAY_ADDRESS``, else one that runs on this machine, else an embedded one.
+
+    Raises:
+        ClusterError: there is no cluster at the address.
+    """
+    global _embedded_users  # noqa: PLW0603 - Ray itself is one per process
+    with _lock:
+        if ray.is_initialized():
+            if _embedded_users:
+                _embedded_users += 1
+                return Connection("embedded", is_embedded=True)
+            return Connection(_current_address(), is_embedded=False)
+        wanted = address or os.environ.get("RAY_ADDRESS") or "auto"
+        if wanted != "local":
+            try:
+                _init(wanted)
+            except ConnectionError as error:
+                if address or os.environ.get("RAY_ADDRESS"):
+                    raise ClusterError(wanted, str(error)) from error
+            except (ValueError, RuntimeError) as error:
+                raise ClusterError(wanted, str(error)) from error
+            else:
+                _logger.info("joined the Ray cluster at %s", _current_address())
+                return Connection(_current_address(), is_embedded=False)
+        _init("local", include_dashboard=False)
+        _embedded_users = 1
+        _logger.info("no running Ray cluster; started an embedded one in this program")
+        return Connection("embedded", is_embedded=True)
+
+
+def get_router(namespace: str = DEFAULT_NAMESPACE) -> Any:
+    """Return the router's actor handle, starting the router if the namespace has none.
+
+    Its methods are plain actor methods, for any Ray program:
+    ``ray.get(get_router().infer.remote("name", {"input": array}))``. Pass ``ray.put(array)``
+    instead of an array above 100 kB, so that the router passes on a reference.
+    """
+    return (
+        ray.remote(Router)
+        .options(
+            name=ROUTER_NAME,
+            namespace=namespace,
+            get_if_exists=True,
+            lifetime="detached",
+            num_cpus=0,
+            max_concurrency=MAX_CONCURRENT_CALLS,
+        )
+        .remote()
+    )
+
+
+def _init(address: str, **options: Any) -> None:
+    ray.init(
+        address=address,
+        namespace=DEFAULT_NAMESPACE,
+        logging_level=logging.WARNING,
+        configure_logging=False,
+        **options,
+    )
+
+
+def _current_address() -> str:
+    return str(ray.get_runtime_context().gcs_address)

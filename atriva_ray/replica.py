@@ -1,0 +1,194 @@
+"""The replica actor: one compiled model on one device of one node."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from atriva_inference.backend import make_backend
+from atriva_inference.binding import BoundInputs, ShapeSignature, bind_inputs
+from atriva_inference.device import DeviceSpec
+from atriva_inference.errors import ModelError
+from atriva_inference.executor import LocalExecutor, Outputs
+from atriva_inference.options import CompileOptions
+from atriva_inference.ports import Port
+from atriva_inference.profiling import Profile
+from atriva_inference.runtime import compile_model
+from atriva_inference.shape_cache import ShapeCacheInfo
+from atriva_inference.tensor import Array, Tensor
+from atriva_ray.model_store import ModelSource, keep, locate
+from atriva_ray.stored_tensor import INLINE_LIMIT_BYTES, StoredTensor
+
+__all__ = ["MAX_CONCURRENT_CALLS", "Answer", "Replica", "ReplicaInfo"]
+
+MAX_CONCURRENT_CALLS = 10_000
+"""Calls that may wait in one actor; Ray's own limit of 1,000 would block the next caller."""
+
+_DRAIN_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaInfo:
+    """What a replica says of itself once its model is compiled."""
+
+    replica_id: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    device: str
+    execution_devices: tuple[str, ...]
+    slot_count: int
+    thread_count: int | None
+    node_id: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Outputs of one request.
+
+    Attributes:
+        outputs: arrays by output name.
+        service_time_s: time the device took, without waiting for its turn.
+        queue_len: requests, running or waiting, left at the replica.
+    """
+
+    outputs: Mapping[str, Array]
+    service_time_s: float
+    queue_len: int
+
+
+class Replica:
+    """Owns the compiled model; lives until it is stopped, and its process ends with it."""
+
+    def __init__(self, replica_id: str, model_name: str) -> None:
+        self._replica_id = replica_id
+        self._model_name = model_name
+        self._executor: LocalExecutor | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._queue_len = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def load(
+        self,
+        source: ModelSource,
+        archive: list[Any],
+        backend_name: str,
+        device: str,
+        options: CompileOptions,
+    ) -> ReplicaInfo:
+        """Compile the model on a thread, so that the actor keeps answering meanwhile.
+
+        Args:
+            source: which model.
+            archive: a reference to its files where this node may lack them, else empty; in a list,
+                so that Ray does not fetch it before it is needed.
+            backend_name: inference library.
+            device: one device, or a composite of this node's devices.
+            options: hint, backend properties, and as many threads as Ray granted CPUs.
+
+        Raises:
+            ModelFilesMissingError: the node lacks the files and no archive was sent.
+            CompileError: the device refused the model.
+        """
+        try:
+            files = await asyncio.to_thread(locate, source)
+        except ModelError:
+            if not archive:
+                raise
+            files = await asyncio.to_thread(keep, source, await archive[0])
+        backend = make_backend(backend_name)
+        spec = DeviceSpec.parse(device)
+        compiled = await asyncio.to_thread(compile_model, backend, files, spec, options)
+        self._executor = LocalExecutor(self._model_name, compiled)
+        self._threads = ThreadPoolExecutor(compiled.slot_count, thread_name_prefix="atriva-slot")
+        return ReplicaInfo(
+            replica_id=self._replica_id,
+            inputs=compiled.inputs,
+            outputs=compiled.outputs,
+            device=compiled.device,
+            execution_devices=compiled.execution_devices,
+            slot_count=compiled.slot_count,
+            thread_count=options.thread_count,
+            node_id=ray.get_runtime_context().get_node_id(),
+            pid=os.getpid(),
+        )
+
+    async def infer(self, arrays: Mapping[str, Array], signature: ShapeSignature | None) -> Answer:
+        """Run one request whose arrays the caller has fitted to the model's ports."""
+        self._queue_len += 1
+        self._idle.clear()
+        try:
+            outputs, service_time_s = await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._timed_run, BoundInputs(arrays, signature)
+            )
+        finally:
+            self._queue_len -= 1
+            if self._queue_len == 0:
+                self._idle.set()
+        return Answer(outputs, service_time_s, self._queue_len)
+
+    async def infer_relayed(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Run one request that came through the router.
+
+        Args:
+            inputs: arrays, tensors, or references to such in the object store.
+
+        Returns:
+            Tensors; one above 100 kB stays in the object store until its data is asked for, so
+            that the router passes on a reference and never the data.
+        """
+        executor = self._loaded()
+        resolved = {
+            name: await value if isinstance(value, ray.ObjectRef) else value
+            for name, value in inputs.items()
+        }
+        bound = bind_inputs(executor.inputs, resolved)
+        answer = await self.infer(bound.arrays, bound.signature)
+        return {
+            port.name: _packed(answer.outputs[port.name], port.layout) for port in executor.outputs
+        }
+
+    async def profile(self, arrays: Mapping[str, Array] | None, runs: int) -> Profile:
+        """Profile the model on this replica's device."""
+        bound = None if arrays is None else BoundInputs(arrays)
+        return await asyncio.to_thread(self._loaded().profile, bound, runs)
+
+    async def shape_cache_info(self) -> ShapeCacheInfo:
+        """Return the state of this replica's shape cache."""
+        return self._loaded().shape_cache_info()
+
+    async def watch(self) -> None:
+        """Never return: the caller learns from the error that this replica's process has ended."""
+        await asyncio.Event().wait()
+
+    async def drain(self) -> None:
+        """Return when nothing runs any more, or after 10 s."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), _DRAIN_TIMEOUT_S)
+        except TimeoutError:
+            return
+
+    def _timed_run(self, bound: BoundInputs) -> tuple[Outputs, float]:
+        executor = self._loaded()
+        started_s = time.monotonic()
+        outputs = executor.run(bound)
+        return outputs, time.monotonic() - started_s
+
+    def _loaded(self) -> LocalExecutor:
+        if self._executor is None:
+            raise ModelError(f"replica {self._replica_id} has not loaded its model yet")
+        return self._executor
+
+
+def _packed(array: Array, layout: str | None) -> Tensor:
+    if array.nbytes <= INLINE_LIMIT_BYTES:
+        return Tensor(array, layout)
+    return StoredTensor(ray.put(array), array.shape, array.dtype, layout)

@@ -1,0 +1,356 @@
+"""The router actor: a thin shell that does what `RouterCore` decides."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+import ray
+
+from atriva_inference.device import Device
+from atriva_inference.errors import InferenceRuntimeError, ModelError
+from atriva_inference.model_files import ModelFiles
+from atriva_inference.tensor import Tensor
+from atriva_ray.errors import ModelNotLoadedError, ReplicaLostError
+from atriva_ray.inventory import Inventory, alive_nodes, node_options
+from atriva_ray.model_store import ModelArchive, ModelSource, keep, locate, pack
+from atriva_ray.ray_errors import translated
+from atriva_ray.replica import MAX_CONCURRENT_CALLS, Replica, ReplicaInfo
+from atriva_ray.routing.balance import Balancer, Route
+from atriva_ray.routing.core import (
+    Grant,
+    Instruction,
+    ModelRequest,
+    Refuse,
+    RouterCore,
+    StartReplica,
+    StopReplica,
+)
+
+__all__ = ["MAX_ATTEMPTS", "ModelRoutes", "Router"]
+
+_logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3
+"""How many replicas a request may lose before it fails."""
+
+_START_TIMEOUT_S = 600.0
+_TICK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRoutes:
+    """The replicas of one model that a client may use.
+
+    Attributes:
+        key: what the router knows the model by.
+        version: the router's version that this is true of.
+        replicas: route, self-description and actor handle of each; empty while all restart.
+    """
+
+    key: str
+    version: int
+    replicas: tuple[tuple[Route, ReplicaInfo, Any], ...]
+
+
+class Router:
+    """One per cluster namespace. Lives until its cluster ends; its replicas live no longer."""
+
+    def __init__(self) -> None:
+        self._core = RouterCore()
+        self._inventory = Inventory()
+        self._sources: dict[str, ModelSource] = {}
+        self._actors: dict[str, Any] = {}
+        self._infos: dict[str, ReplicaInfo] = {}
+        self._balancers: dict[str, Balancer] = {}
+        self._tickets = count(1)
+        self._granted: dict[int, asyncio.Future[str]] = {}
+        self._changed = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._spawn(self._tick())
+
+    # -- clients -------------------------------------------------------------------------------
+
+    async def devices(self, backend: str) -> list[Device]:
+        """Return the devices of all nodes, each with its node's name."""
+        nodes = await self._inventory.nodes(backend)
+        return [replace(device, node=node.name) for node in nodes for device in node.devices]
+
+    async def load(self, client_id: str, request: ModelRequest, source: ModelSource) -> ModelRoutes:
+        """Return when the model is ready on every replica that was started for it.
+
+        Raises:
+            ModelFilesMissingError: a chosen node lacks the files: `upload` them and try again.
+            ModelError, DeviceNotAvailableError: see `InferenceRuntime.load_model`.
+        """
+        self._core.client_seen(client_id, time.monotonic())
+        nodes = await self._inventory.nodes(request.backend)
+        self._sources[request.fingerprint] = source
+        ticket = next(self._tickets)
+        granted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._granted[ticket] = granted
+        try:
+            await self._carry_out(self._core.model_requested(ticket, client_id, request, nodes))
+            return self._routes_of(await granted)
+        finally:
+            del self._granted[ticket]
+
+    async def find_model(self, path: str) -> ModelSource:
+        """Describe a model that the client's machine lacks, by asking node after node.
+
+        Raises:
+            ModelNotFoundError: no node has it.
+        """
+        return await self._inventory.find_model(path)
+
+    async def upload(self, source: ModelSource, archive: list[Any]) -> None:
+        """Keep a model's files on the router's node, from where other nodes get them."""
+        content: ModelArchive = await archive[0]
+        await asyncio.to_thread(keep, source, content)
+
+    async def release(self, client_id: str, key: str) -> None:
+        """One client's one `close`; returns when replicas that nobody uses any more are gone."""
+        await self._carry_out(self._core.model_released(client_id, key))
+
+    async def leave(self, client_id: str) -> None:
+        """Release everything a client used."""
+        await self._carry_out(self._core.client_left(client_id))
+
+    async def unload(self, name: str) -> None:
+        """Take a model away from every client.
+
+        Raises:
+            ModelNotLoadedError: there is none of this name.
+        """
+        await self._carry_out(self._core.model_unloaded(name))
+
+    async def watch(
+        self, client_id: str, version: int, timeout_s: float
+    ) -> tuple[int, dict[str, ModelRoutes | None]]:
+        """Wait until something is newer than `version`, at most `timeout_s`, and return it.
+
+        Returns:
+            The newest version and the routes of every model the client uses. The call is also the
+            client's sign of life.
+        """
+        self._core.client_seen(client_id, time.monotonic())
+        try:
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait_for(lambda: self._core.version > version)
+        except TimeoutError:
+            pass
+        self._core.client_seen(client_id, time.monotonic())
+        keys = self._core.keys_of(client_id)
+        return self._core.version, {key: self._routes_of(key) for key in keys}
+
+    async def report_lost(self, replica_id: str) -> None:
+        """Take note that a client saw a replica's process end."""
+        await self._on_death(replica_id)
+
+    async def infer(self, model_name: str, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Run one request on the best replica, for Ray programs that want a plain call.
+
+        Args:
+            model_name: the name it was loaded under.
+            inputs: array, tensor, or ``ray.put`` reference to one, by input name. A reference
+                passes the router untouched; an array above 100 kB is copied on its way through.
+
+        Returns:
+            Tensors by output name; large ones carry a reference and fetch their data when asked.
+
+        Raises:
+            ModelNotLoadedError: there is none of this name.
+            InputError: the inputs do not fit.
+            ReplicaLostError: replicas died under the request three times.
+        """
+        key = self._core.resolve(model_name)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            balancer = self._balancers.setdefault(key, Balancer())
+            replica_id = await self._room(key, balancer)
+            balancer.started(replica_id)
+            try:
+                outputs: dict[str, Tensor] = await self._actors[replica_id].infer_relayed.remote(
+                    inputs
+                )
+            except ray.exceptions.RayError as error:
+                failure = translated(error, model_name)
+                if not isinstance(failure, ReplicaLostError):
+                    raise failure from None
+                await self._on_death(replica_id)
+                if attempt == MAX_ATTEMPTS:
+                    raise ReplicaLostError(model_name, attempt, failure.reason) from None
+            else:
+                return outputs
+            finally:
+                balancer.finished(replica_id)
+                await self._announce()
+        raise ModelNotLoadedError(model_name, sorted(self._core.requests()))
+
+    async def status(self) -> dict[str, list[dict[str, Any]]]:
+        """Return each model's replicas as plain data."""
+        return {
+            key: [
+                {
+                    "replica": route.replica_id,
+                    "device": route.label,
+                    "slots": route.slot_count,
+                    "pid": self._infos[route.replica_id].pid,
+                }
+                for route in self._core.routes(key) or ()
+            ]
+            for key in self._core.requests()
+        }
+
+    # -- carrying out --------------------------------------------------------------------------
+
+    async def _carry_out(self, instructions: list[Instruction]) -> None:
+        stops = []
+        for instruction in instructions:
+            match instruction:
+                case StartReplica():
+                    self._spawn(self._start(instruction))
+                case StopReplica(replica_id):
+                    stops.append(self._stop(replica_id))
+                case Grant(ticket, key):
+                    self._answer(ticket, key)
+                case Refuse(ticket, error):
+                    self._answer(ticket, error)
+        await self._announce()
+        await asyncio.gather(*stops)
+
+    def _answer(self, ticket: int, answer: str | InferenceRuntimeError) -> None:
+        future = self._granted.get(ticket)
+        if future is None or future.done():
+            return
+        if isinstance(answer, str):
+            future.set_result(answer)
+        else:
+            future.set_exception(answer)
+
+    async def _start(self, order: StartReplica) -> None:
+        await asyncio.sleep(order.delay_s)
+        request, seat = order.request, order.placement.seat
+        has_gpus = any(
+            node["NodeID"] == seat.node_id and "GPU" in node["Resources"] for node in alive_nodes()
+        )
+        actor: Any = (
+            ray.remote(Replica)
+            .options(
+                num_cpus=order.placement.cpu_count,
+                max_concurrency=MAX_CONCURRENT_CALLS,
+                max_restarts=0,
+                **node_options(seat.node_id, has_ray_gpus=has_gpus),
+            )
+            .remote(order.replica_id, request.name)
+        )
+        self._actors[order.replica_id] = actor
+        options = request.options
+        if seat.takes_cpus:
+            options = replace(options, thread_count=max(1, order.placement.cpu_count))
+        try:
+            info: ReplicaInfo = await asyncio.wait_for(
+                actor.load.remote(
+                    self._sources[request.fingerprint],
+                    await self._archive_for(seat.node_id, request.fingerprint),
+                    request.backend,
+                    seat.device,
+                    options,
+                ),
+                _START_TIMEOUT_S,
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, the core decides what follows
+            failure = translated(error, request.name)
+            if not isinstance(failure, InferenceRuntimeError):
+                failure = ModelError(f"a replica on {seat.label} could not be started: {failure!r}")
+            await self._end(order.replica_id)
+            await self._carry_out(self._core.replica_failed(order.replica_id, failure))
+            return
+        self._infos[order.replica_id] = info
+        self._spawn(self._watch(order.replica_id, actor))
+        await self._carry_out(self._core.replica_ready(order.replica_id, info.slot_count))
+
+    async def _archive_for(self, node_id: str, fingerprint: str) -> list[Any]:
+        """Return the model's files for a node other than the router's own, if they are here."""
+        if node_id == ray.get_runtime_context().get_node_id():
+            return []
+        try:
+            files: ModelFiles = await asyncio.to_thread(locate, self._sources[fingerprint])
+        except ModelError:
+            return []
+        return [ray.put(await asyncio.to_thread(pack, files))]
+
+    async def _watch(self, replica_id: str, actor: Any) -> None:
+        try:
+            await actor.watch.remote()
+        except ray.exceptions.RayError:
+            await self._on_death(replica_id)
+
+    async def _on_death(self, replica_id: str) -> None:
+        if replica_id not in self._infos:
+            return
+        _logger.warning("replica %s died", replica_id)
+        await self._end(replica_id)
+        await self._carry_out(self._core.replica_died(replica_id))
+
+    async def _stop(self, replica_id: str) -> None:
+        actor = self._actors.get(replica_id)
+        if actor is None:
+            return
+        is_ready = self._infos.pop(replica_id, None) is not None
+        if is_ready:  # one that still compiles runs nothing, and is ended at once
+            try:
+                await actor.drain.remote()
+            except ray.exceptions.RayError:
+                _logger.info("replica %s was gone before it was stopped", replica_id)
+        await self._end(replica_id)
+
+    async def _end(self, replica_id: str) -> None:
+        self._infos.pop(replica_id, None)
+        actor = self._actors.pop(replica_id, None)
+        if actor is not None:
+            await asyncio.to_thread(ray.kill, actor)
+
+    # -- small things --------------------------------------------------------------------------
+
+    def _routes_of(self, key: str) -> ModelRoutes:
+        return ModelRoutes(
+            key,
+            self._core.version,
+            tuple(
+                (route, self._infos[route.replica_id], self._actors[route.replica_id])
+                for route in self._core.routes(key) or ()
+                if route.replica_id in self._infos
+            ),
+        )
+
+    async def _room(self, key: str, balancer: Balancer) -> str:
+        """Return the best replica with room, waiting until there is one."""
+        async with self._changed:
+            while True:
+                routes = self._core.routes(key)
+                if routes is None:
+                    raise ModelNotLoadedError(key, sorted(self._core.requests()))
+                balancer.set_routes(route for route in routes if route.replica_id in self._actors)
+                replica_id = balancer.choose()
+                if replica_id is not None:
+                    return replica_id
+                await self._changed.wait()
+
+    async def _announce(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            await self._carry_out(self._core.clock_ticked(time.monotonic()))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,133 @@
+"""Which replica gets the next request: earliest expected completion, bound as late as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["Balancer", "Route"]
+
+_SMOOTHING = 0.2
+"""Weight of the newest service time in the moving average."""
+
+_WINDOW_PER_SLOT = 2
+"""Requests under way per slot: one that runs, one that is there when it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A replica that may be used.
+
+    Attributes:
+        replica_id: unique over the life of the cluster.
+        label: ``node/device`` it runs on.
+        slot_count: requests it runs at once.
+        rank: AUTO's preference of its device, lower is better.
+    """
+
+    replica_id: str
+    label: str
+    slot_count: int
+    rank: int
+
+
+@dataclass(slots=True)
+class _Load:
+    route: Route
+    in_flight: int = 0
+    queue_len: int = 0
+    service_time_s: float | None = None
+
+    @property
+    def has_room(self) -> bool:
+        return self.in_flight < _WINDOW_PER_SLOT * self.route.slot_count
+
+    @property
+    def expected_completion_s(self) -> float:
+        """When one more request would be answered, from now.
+
+        An unknown service time counts as none, so every new replica is tried at once. Slots work in
+        parallel: a request waits for ``ahead / slots`` rounds of service before its own.
+        """
+        if self.service_time_s is None:
+            return 0.0
+        ahead = max(self.in_flight, self.queue_len)
+        slots = self.route.slot_count
+        return self.service_time_s * (1 + max(0, ahead + 1 - slots) / slots)
+
+
+class Balancer:
+    """Load of the replicas of one model as one client knows it. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._loads: dict[str, _Load] = {}
+
+    def set_routes(self, routes: Iterable[Route]) -> set[str]:
+        """Take over a new route table and return the ids of replicas that are gone from it."""
+        wanted = {route.replica_id: route for route in routes}
+        gone = set(self._loads) - set(wanted)
+        for replica_id in gone:
+            del self._loads[replica_id]
+        for replica_id, route in wanted.items():
+            if replica_id in self._loads:
+                self._loads[replica_id].route = route
+            else:
+                self._loads[replica_id] = _Load(route)
+        return gone
+
+    def forget(self, replica_id: str) -> None:
+        """Stop using a replica that was seen to be dead, until a route table names it again."""
+        self._loads.pop(replica_id, None)
+
+    def choose(self) -> str | None:
+        """Return the replica for the next request; None while none has room.
+
+        Ties go to the device that AUTO prefers, then to the replica with less under way.
+        """
+        best = min(
+            (load for load in self._loads.values() if load.has_room),
+            key=lambda load: (
+                load.expected_completion_s,
+                load.route.rank,
+                load.in_flight / load.route.slot_count,
+            ),
+            default=None,
+        )
+        return None if best is None else best.route.replica_id
+
+    def started(self, replica_id: str) -> None:
+        """Count a request that was sent."""
+        self._loads[replica_id].in_flight += 1
+
+    def finished(
+        self, replica_id: str, service_time_s: float | None = None, queue_len: int = 0
+    ) -> None:
+        """Count an answer.
+
+        Args:
+            replica_id: who answered; one that is gone meanwhile is ignored.
+            service_time_s: time the replica took, None for an answer that tells nothing.
+            queue_len: requests, of all clients, left at the replica when it answered.
+        """
+        load = self._loads.get(replica_id)
+        if load is None:
+            return
+        load.in_flight -= 1
+        load.queue_len = queue_len
+        if service_time_s is not None:
+            before = load.service_time_s
+            load.service_time_s = (
+                service_time_s
+                if before is None
+                else before + _SMOOTHING * (service_time_s - before)
+            )
+
+    @property
+    def parallelism(self) -> int:
+        """Requests that run at once on all replicas together."""
+        return sum(load.route.slot_count for load in self._loads.values())
+
+    @property
+    def in_flight(self) -> dict[str, int]:
+        """Requests under way by replica."""
+        return {replica_id: load.in_flight for replica_id, load in self._loads.items()}

@@ -1,0 +1,389 @@
+"""The router's mind: events go in, instructions come out, and nothing else happens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import count
+
+from atriva_inference.device import DeviceSpec, device_rank
+from atriva_inference.errors import CompileError, InferenceRuntimeError
+from atriva_inference.options import CompileOptions
+from atriva_ray.errors import ModelNameConflictError, ModelNotLoadedError
+from atriva_ray.routing.balance import Route
+from atriva_ray.routing.placement import Node, Placement, Seat, assign, find_seats
+
+__all__ = [
+    "Grant",
+    "Instruction",
+    "ModelRequest",
+    "Refuse",
+    "RouterCore",
+    "StartReplica",
+    "StopReplica",
+]
+
+CLIENT_LEASE_S = 30.0
+"""A client that was not heard of for this long has died."""
+
+_FIRST_RESTART_DELAY_S = 0.1
+_LAST_RESTART_DELAY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """What a client asks for; two equal requests share their replicas.
+
+    Attributes:
+        key: what the router knows the model by.
+        name: what people call it.
+        path: where the client read it.
+        fingerprint: content hash of its files.
+        backend: inference library.
+        device: parsed device expression.
+        options: hint and backend properties.
+        replica_count: replicas wanted; None for one on every chosen device.
+        cpus_per_replica: CPUs of each replica; None shares out what is free.
+    """
+
+    key: str
+    name: str
+    path: str
+    fingerprint: str
+    backend: str
+    device: DeviceSpec
+    options: CompileOptions
+    replica_count: int | None = None
+    cpus_per_replica: int | None = None
+
+    def difference(self, other: ModelRequest) -> str | None:
+        """Say what keeps `other` from sharing this model's replicas; None if nothing does."""
+        if self.fingerprint != other.fingerprint:
+            return f"read from {self.path!r}, and {other.path!r} has other content"
+        for what, mine, theirs in (
+            ("backend", self.backend, other.backend),
+            ("device", self.device.text.upper(), other.device.text.upper()),
+            ("performance_hint", self.options.hint, other.options.hint),
+            ("config", dict(self.options.config), dict(other.options.config)),
+        ):
+            if mine != theirs:
+                return f"with {what}={mine!s}, asked for {theirs!s}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class StartReplica:
+    """Create a replica after `delay_s` seconds and report how that went."""
+
+    replica_id: str
+    request: ModelRequest
+    placement: Placement
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StopReplica:
+    """Let a replica finish what it runs, then end its process."""
+
+    replica_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Tell the client behind `ticket` that its model is ready."""
+
+    ticket: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Tell the client behind `ticket` why its model is not loaded."""
+
+    ticket: int
+    error: InferenceRuntimeError
+
+
+Instruction = StartReplica | StopReplica | Grant | Refuse
+
+
+class _Phase(Enum):
+    STARTING = "starting"
+    READY = "ready"
+
+
+@dataclass(slots=True)
+class _Replica:
+    placement: Placement
+    phase: _Phase = _Phase.STARTING
+    slot_count: int = 0
+    is_replacement: bool = False
+
+
+@dataclass(slots=True)
+class _ModelState:
+    request: ModelRequest
+    nodes: Sequence[Node]
+    groups: list[list[Seat]]
+    replicas: dict[str, _Replica] = field(default_factory=dict)
+    waiting: list[int] = field(default_factory=list)
+    users: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, str] = field(default_factory=dict)
+    deaths_in_a_row: int = 0
+
+    @property
+    def is_starting(self) -> bool:
+        return any(
+            replica.phase is _Phase.STARTING and not replica.is_replacement
+            for replica in self.replicas.values()
+        )
+
+    @property
+    def has_ready(self) -> bool:
+        return any(replica.phase is _Phase.READY for replica in self.replicas.values())
+
+
+class RouterCore:
+    """All models of one cluster: who uses them, where they run, what to do next.
+
+    Every method that takes an event returns instructions for the shell around it. `version` grows
+    with every change that clients should hear of.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._models: dict[str, _ModelState] = {}
+        self._clients: dict[str, float] = {}
+        self._numbers = count(1)
+
+    # -- events --------------------------------------------------------------------------------
+
+    def client_seen(self, client_id: str, now_s: float) -> None:
+        """Note a sign of life."""
+        self._clients[client_id] = now_s
+
+    def clock_ticked(self, now_s: float) -> list[Instruction]:
+        """Take away the models of clients that were silent for longer than their lease."""
+        instructions: list[Instruction] = []
+        for client_id, seen_s in list(self._clients.items()):
+            if now_s - seen_s > CLIENT_LEASE_S:
+                instructions += self.client_left(client_id)
+        return instructions
+
+    def client_left(self, client_id: str) -> list[Instruction]:
+        """Release everything a client used."""
+        self._clients.pop(client_id, None)
+        instructions: list[Instruction] = []
+        for key in list(self._models):
+            users = self._models[key].users
+            if client_id in users:
+                users[client_id] = 1
+                instructions += self.model_released(client_id, key)
+        return instructions
+
+    def model_requested(
+        self, ticket: int, client_id: str, request: ModelRequest, nodes: Sequence[Node]
+    ) -> list[Instruction]:
+        """Share a loaded model, or start replicas on the most preferred devices."""
+        state = self._models.get(request.key)
+        if state is not None:
+            return self._share(ticket, client_id, state, request, nodes)
+        try:
+            groups = find_seats(nodes, request.device, request.options.hint)
+        except InferenceRuntimeError as error:
+            return [Refuse(ticket, error)]
+        state = self._models[request.key] = _ModelState(request, nodes, groups)
+        state.waiting.append(ticket)
+        state.users[client_id] += 1
+        return self._try_next_group(state)
+
+    def replica_ready(self, replica_id: str, slot_count: int) -> list[Instruction]:
+        """Use a replica that compiled its model."""
+        state = self._owner(replica_id)
+        if state is None:
+            return [StopReplica(replica_id)]
+        replica = state.replicas[replica_id]
+        replica.phase = _Phase.READY
+        replica.slot_count = slot_count
+        state.deaths_in_a_row = 0
+        self.version += 1
+        return self._settle(state)
+
+    def replica_failed(self, replica_id: str, error: InferenceRuntimeError) -> list[Instruction]:
+        """Try elsewhere when a device refused the model; give up when no other could take it."""
+        state = self._owner(replica_id)
+        if state is None:
+            return []
+        replica = state.replicas.pop(replica_id)
+        if isinstance(error, CompileError):
+            reasons = "; ".join(error.reasons.values())
+            state.reasons[replica.placement.seat.label] = reasons
+            return self._settle(state)
+        if state.has_ready:
+            return self._settle(state)
+        return self._give_up(state, error)
+
+    def replica_died(self, replica_id: str) -> list[Instruction]:
+        """Replace a replica whose process ended without being told to, later and later."""
+        state = self._owner(replica_id)
+        if state is None:
+            return []
+        replica = state.replicas.pop(replica_id)
+        self.version += 1
+        delay_s = min(_LAST_RESTART_DELAY_S, _FIRST_RESTART_DELAY_S * 2**state.deaths_in_a_row)
+        state.deaths_in_a_row += 1
+        started = self._start(state, replica.placement, delay_s)
+        state.replicas[started.replica_id].is_replacement = replica.phase is _Phase.READY
+        return [started]
+
+    def model_released(self, client_id: str, key: str) -> list[Instruction]:
+        """One `close` of one client; the model goes when nobody uses it any more."""
+        state = self._models.get(key)
+        if state is None or client_id not in state.users:
+            return []
+        state.users[client_id] -= 1
+        if state.users[client_id] <= 0:
+            del state.users[client_id]
+        return [] if state.users else self._drop(state)
+
+    def model_unloaded(self, name: str) -> list[Instruction]:
+        """Take a model away from everybody.
+
+        Raises:
+            ModelNotLoadedError: there is none of this name.
+        """
+        return self._drop(self._models[self.resolve(name)])
+
+    # -- what there is -------------------------------------------------------------------------
+
+    def resolve(self, name: str) -> str:
+        """Return the key of a model by its key, or by its name where only one has it.
+
+        Raises:
+            ModelNotLoadedError: no model, or more than one, has this name.
+        """
+        if name in self._models:
+            return name
+        keys = [key for key, state in self._models.items() if state.request.name == name]
+        if len(keys) != 1:
+            raise ModelNotLoadedError(name, sorted(keys or self._models))
+        return keys[0]
+
+    def routes(self, key: str) -> tuple[Route, ...] | None:
+        """Return the replicas of a model that are ready; None if it is not loaded."""
+        state = self._models.get(key)
+        if state is None:
+            return None
+        return tuple(
+            Route(
+                replica_id,
+                replica.placement.seat.label,
+                replica.slot_count,
+                device_rank(replica.placement.seat.device),
+            )
+            for replica_id, replica in state.replicas.items()
+            if replica.phase is _Phase.READY
+        )
+
+    def keys_of(self, client_id: str) -> list[str]:
+        """Return the models that a client uses."""
+        return [key for key, state in self._models.items() if client_id in state.users]
+
+    def requests(self) -> Mapping[str, ModelRequest]:
+        """Return what is loaded, by key."""
+        return {key: state.request for key, state in self._models.items()}
+
+    # -- how -----------------------------------------------------------------------------------
+
+    def _share(
+        self,
+        ticket: int,
+        client_id: str,
+        state: _ModelState,
+        request: ModelRequest,
+        nodes: Sequence[Node],
+    ) -> list[Instruction]:
+        difference = state.request.difference(request)
+        if difference is not None:
+            return [Refuse(ticket, ModelNameConflictError(request.name, difference))]
+        state.users[client_id] += 1
+        state.waiting.append(ticket)
+        missing = (request.replica_count or 0) - len(state.replicas)
+        if missing <= 0 or state.is_starting:
+            return self._settle(state)
+        seats = [replica.placement.seat for replica in state.replicas.values()]
+        state.nodes = nodes
+        return [
+            self._start(state, placement)
+            for placement in assign(
+                list(dict.fromkeys(seats)),
+                nodes,
+                self._granted_cpus(),
+                missing,
+                request.cpus_per_replica,
+            )
+        ]
+
+    def _try_next_group(self, state: _ModelState) -> list[Instruction]:
+        if not state.groups:
+            request = state.request
+            return self._give_up(
+                state, CompileError(request.path, request.device.text, state.reasons)
+            )
+        placements = assign(
+            state.groups.pop(0),
+            state.nodes,
+            self._granted_cpus(),
+            state.request.replica_count,
+            state.request.cpus_per_replica,
+        )
+        return [self._start(state, placement) for placement in placements]
+
+    def _settle(self, state: _ModelState) -> list[Instruction]:
+        """Answer whoever waits, once every replica that was started has said how it went."""
+        if state.is_starting:
+            return []
+        if not state.has_ready and not state.replicas:
+            return self._try_next_group(state)
+        if not state.has_ready:
+            return []
+        if state.waiting:
+            self.version += 1  # an older answer about this client's models lacks this one
+        granted: list[Instruction] = [Grant(ticket, state.request.key) for ticket in state.waiting]
+        state.waiting.clear()
+        return granted
+
+    def _give_up(self, state: _ModelState, error: InferenceRuntimeError) -> list[Instruction]:
+        refused: list[Instruction] = [Refuse(ticket, error) for ticket in state.waiting]
+        state.waiting.clear()
+        return refused + self._drop(state)
+
+    def _drop(self, state: _ModelState) -> list[Instruction]:
+        key = state.request.key
+        del self._models[key]
+        self.version += 1
+        gone = ModelNotLoadedError(state.request.name, sorted(self._models))
+        refused: list[Instruction] = [Refuse(ticket, gone) for ticket in state.waiting]
+        return refused + [StopReplica(replica_id) for replica_id in state.replicas]
+
+    def _start(
+        self, state: _ModelState, placement: Placement, delay_s: float = 0.0
+    ) -> StartReplica:
+        replica_id = f"{state.request.key}#{next(self._numbers)}"
+        state.replicas[replica_id] = _Replica(placement)
+        return StartReplica(replica_id, state.request, placement, delay_s)
+
+    def _owner(self, replica_id: str) -> _ModelState | None:
+        for state in self._models.values():
+            if replica_id in state.replicas:
+                return state
+        return None
+
+    def _granted_cpus(self) -> dict[str, float]:
+        granted: Counter[str] = Counter()
+        for state in self._models.values():
+            for replica in state.replicas.values():
+                granted[replica.placement.seat.node_id] += replica.placement.cpu_count
+        return dict(granted)

@@ -1,0 +1,166 @@
+"""Where replicas go: AUTO over all devices of all nodes."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from atriva_inference.device import Device, DeviceSpec, Selection, device_rank
+from atriva_inference.errors import DeviceNotAvailableError
+from atriva_inference.options import PerformanceHint
+
+__all__ = ["Node", "Placement", "Seat", "assign", "find_seats"]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of the cluster as AUTO sees it.
+
+    Attributes:
+        node_id: Ray's id of the node.
+        name: what people call it; the part before the slash of ``node/device``.
+        cpu_count: CPUs that Ray may grant on it.
+        devices: what a probe on the node itself found.
+    """
+
+    node_id: str
+    name: str
+    cpu_count: float
+    devices: tuple[Device, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A device of one node, or a composite like ``HETERO:GPU,CPU`` of its devices."""
+
+    node_id: str
+    node_name: str
+    device: str
+
+    @property
+    def label(self) -> str:
+        """The seat as people write it: ``node/device``."""
+        return f"{self.node_name}/{self.device}"
+
+    @property
+    def takes_cpus(self) -> bool:
+        """Whether the model computes on the node's processor."""
+        return "CPU" in self.device
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A seat for one replica.
+
+    Attributes:
+        seat: where it runs.
+        cpu_count: CPUs to have Ray grant; 0 when none are free or the device brings its own.
+    """
+
+    seat: Seat
+    cpu_count: int
+
+
+def find_seats(nodes: Sequence[Node], spec: DeviceSpec, hint: PerformanceHint) -> list[list[Seat]]:
+    """Return groups of seats, the most preferred group first.
+
+    A model goes to the first group in which any device can compile it, and then onto that group
+    alone: all GPUs of the cluster, else all NPUs, else other plug-ins' devices, else CPUs. A list
+    (``AUTO:GPU,CPU``) makes one group of each entry. ``MULTI:`` and CUMULATIVE_THROUGHPUT make one
+    group of everything; ``HETERO:`` and ``BATCH:`` make one of every node that has all the parts.
+
+    Raises:
+        DeviceNotAvailableError: no node has what was asked for.
+    """
+    where = "on this cluster"
+    in_reach = [node for node in nodes if spec.node in (None, node.name, node.node_id)]
+    if not in_reach:
+        labels = [f"{node.name}/{device.name}" for node in nodes for device in node.devices]
+        raise DeviceNotAvailableError(spec.text, labels, where)
+    if spec.selection in (Selection.HETERO, Selection.BATCH):
+        return [_composite_seats(in_reach, spec)]
+    known = {device.name: device for node in in_reach for device in node.devices}
+    try:
+        chosen = spec.choose(known.values())
+    except DeviceNotAvailableError as error:
+        raise DeviceNotAvailableError(error.requested, error.available, where) from None
+    if spec.selection is Selection.EXACT:  # one process takes the first, a cluster takes them all
+        chosen = [device for device in known.values() if _same_request(device, chosen[0], spec)]
+    seats = [
+        Seat(node.node_id, node.name, device.name)
+        for device in chosen
+        for node in in_reach
+        if any(own.name == device.name for own in node.devices)
+    ]
+    is_together = (
+        spec.selection in (Selection.MULTI, Selection.EXACT)
+        or hint is PerformanceHint.CUMULATIVE_THROUGHPUT
+    )
+    return [seats] if is_together else _grouped(seats, spec)
+
+
+def assign(
+    seats: Sequence[Seat],
+    nodes: Sequence[Node],
+    granted_cpus: Mapping[str, float],
+    replica_count: int | None,
+    cpus_per_replica: int | None = None,
+) -> list[Placement]:
+    """Spread replicas over seats in turn and share out each node's free CPUs among them.
+
+    Args:
+        seats: one group, the most preferred seat first.
+        nodes: the nodes the seats are on.
+        granted_cpus: CPUs that replicas hold already, by node id.
+        replica_count: how many replicas; None puts one on every seat.
+        cpus_per_replica: CPUs of each replica on a processor; None shares out what is free.
+    """
+    count = len(seats) if replica_count is None else replica_count
+    taken = [seats[index % len(seats)] for index in range(count)]
+    per_node = Counter(seat.node_id for seat in taken if seat.takes_cpus)
+    totals = {node.node_id: node.cpu_count for node in nodes}
+    placements = []
+    for seat in taken:
+        free = totals[seat.node_id] - granted_cpus.get(seat.node_id, 0)
+        share = math.floor(free / per_node[seat.node_id]) if seat.takes_cpus else 0
+        if seat.takes_cpus and cpus_per_replica is not None:
+            share = cpus_per_replica
+        placements.append(Placement(seat, max(0, share)))
+    return placements
+
+
+def _same_request(device: Device, first: Device, spec: DeviceSpec) -> bool:
+    """Whether a bare kind (``GPU``) that chose `first` means this device too."""
+    return device.name == first.name or spec.candidates[0] == device.kind == first.kind
+
+
+def _composite_seats(nodes: Sequence[Node], spec: DeviceSpec) -> list[Seat]:
+    seats = []
+    missing: DeviceNotAvailableError | None = None
+    for node in nodes:
+        try:
+            spec.choose(node.devices)
+        except DeviceNotAvailableError as error:
+            missing = error
+        else:
+            device = f"{spec.selection}:{','.join(spec.candidates)}"
+            seats.append(Seat(node.node_id, node.name, device))
+    if not seats and missing is not None:
+        raise DeviceNotAvailableError(spec.text, missing.available, "on any one node")
+    return seats
+
+
+def _grouped(seats: Sequence[Seat], spec: DeviceSpec) -> list[list[Seat]]:
+    groups: dict[object, list[Seat]] = {}
+    for seat in seats:
+        entry: object = device_rank(seat.device)
+        if spec.candidates:
+            entry = next(
+                name
+                for name in spec.candidates
+                if seat.device == name or seat.device.partition(".")[0] == name
+            )
+        groups.setdefault(entry, []).append(seat)
+    return list(groups.values())

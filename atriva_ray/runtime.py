@@ -1,0 +1,324 @@
+"""`InferenceRuntime` over a Ray cluster: same names, same behaviour as in one process."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import uuid
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import PurePath
+from typing import Any, Self
+
+import numpy.typing as npt
+import ray
+
+from atriva_inference.backend import backend_names
+from atriva_inference.device import Device, DeviceSpec
+from atriva_inference.errors import (
+    ClosedError,
+    ModelNotFoundError,
+    OptionError,
+    UnknownBackendError,
+)
+from atriva_inference.model_files import ModelFiles
+from atriva_inference.options import CompileOptions, PerformanceHint
+from atriva_inference.runtime import check_config
+from atriva_inference.tensor import DEFAULT_LAYOUT, Tensor
+from atriva_ray.connection import DEFAULT_NAMESPACE, connect, get_router
+from atriva_ray.dispatch import Dispatcher
+from atriva_ray.errors import ModelFilesMissingError
+from atriva_ray.model import Model
+from atriva_ray.model_store import ModelSource, pack
+from atriva_ray.ray_errors import translated
+from atriva_ray.router import ModelRoutes
+from atriva_ray.routing.core import ModelRequest
+
+__all__ = ["InferenceRuntime"]
+
+_logger = logging.getLogger(__name__)
+
+_WATCH_TIMEOUT_S = 5.0
+_MAX_REPLICAS = 10_000
+
+
+class InferenceRuntime:
+    """Loads models onto the replicas of a Ray cluster and runs them there.
+
+    Close it, or use it as a context manager; that releases the models it loaded. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        backend: str = "openvino",
+        *,
+        address: str | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+    ) -> None:
+        """Join a cluster, or start one in this program; logs which.
+
+        Args:
+            backend: ``openvino``, ``onnxruntime`` or ``tensorrt``; at least one node must have its
+                library.
+            address: as for ``ray.init``. None: the cluster this process is in already, else the one
+                of ``RAY_ADDRESS``, else one that runs on this machine, else an embedded one.
+            namespace: programs in the same namespace share one router, and so their models.
+
+        Raises:
+            UnknownBackendError: there is no such backend.
+            BackendNotInstalledError: no node has its library.
+            ClusterError: there is no cluster at `address`.
+        """
+        if backend not in backend_names():
+            raise UnknownBackendError(str(backend), backend_names())
+        self._backend = backend
+        self._client_id = uuid.uuid4().hex
+        self._models: weakref.WeakSet[Model] = weakref.WeakSet()
+        self._dispatchers: dict[str, list[Dispatcher]] = defaultdict(list)
+        self._is_closed = False
+        self._connection = connect(address)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="atriva-dispatch")
+        try:
+            self._router = get_router(namespace)
+            self._call(self._router.devices.remote(backend), backend)
+        except BaseException:
+            self._worker.shutdown()
+            self._connection.close()
+            raise
+        self._watch(0)
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend."""
+        return self._backend
+
+    @property
+    def cluster(self) -> str:
+        """The cluster's address, or ``embedded``."""
+        return self._connection.address
+
+    @property
+    def router(self) -> Any:
+        """The router's actor handle; see `atriva_ray.get_router`."""
+        return self._router
+
+    def devices(self) -> list[Device]:
+        """Return the devices of all nodes (``device.node``), the one AUTO prefers first."""
+        self._check_open()
+        devices: list[Device] = self._call(
+            self._router.devices.remote(self._backend), self._backend
+        )
+        return sorted(devices, key=lambda device: device.preference)
+
+    def load_model(
+        self,
+        model_path: str | os.PathLike[str],
+        device: str = "AUTO",
+        *,
+        performance_hint: str = PerformanceHint.THROUGHPUT,
+        config: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        replicas: int | str = "auto",
+        cpus_per_replica: int | None = None,
+    ) -> Model:
+        """Load a model onto the cluster; blocks until its replicas can answer.
+
+        The path may be on this machine or on the nodes; a file that a node lacks is sent to it.
+        Programs that ask for the same model in the same way share its replicas.
+
+        Args:
+            model_path: as in one process.
+            device: as in one process, over the devices of all nodes; ``node/DEVICE`` pins a node.
+                A device that stands for several (``CPU`` on three nodes) means all of them.
+            performance_hint: as in one process.
+            config: as in one process.
+            name: what other programs and `unload` know the model by. None: the file's name, and the
+                model is shared only with programs that load the same content in the same way.
+            replicas: how many; ``auto`` puts one on every device that AUTO chose. If the model is
+                loaded already and has fewer, more are started.
+            cpus_per_replica: CPUs that Ray grants each replica on a processor, and its threads.
+                None shares the free CPUs of a node among the model's replicas on it.
+
+        Raises:
+            ModelError: the file is missing, unreadable, no candidate can compile it, or another
+                model has the name.
+            DeviceNotAvailableError: no node has such a device.
+            OptionError: the device, hint, config or count is not acceptable.
+        """
+        self._check_open()
+        spec = DeviceSpec.parse(device)
+        options = CompileOptions(PerformanceHint.parse(performance_hint), check_config(config))
+        source = self._find(model_path)
+        model_name = name or PurePath(source.entry).stem
+        request = ModelRequest(
+            key=name or f"{model_name}@{_digest(source, self._backend, spec, options)}",
+            name=model_name,
+            path=source.path,
+            fingerprint=source.fingerprint,
+            backend=self._backend,
+            device=spec,
+            options=options,
+            replica_count=_count("replicas", None if replicas == "auto" else replicas),
+            cpus_per_replica=_count("cpus_per_replica", cpus_per_replica),
+        )
+        routes = self._load(request, source)
+        dispatcher = Dispatcher(
+            model_name,
+            routes,
+            post=self._post,
+            on_lost=self._report_lost,
+            on_close=partial(self._release, request.key),
+        )
+        self._dispatchers[request.key].append(dispatcher)
+        model = Model(model_name, dispatcher)
+        self._models.add(model)
+        return model
+
+    def tensor_from_numpy(
+        self,
+        array: npt.ArrayLike,
+        layout: str | None = DEFAULT_LAYOUT,
+        shape_override: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Wrap an array as a tensor without copying it; see `atriva_inference.Tensor.from_numpy`.
+
+        When it is run, the tensor is fitted to the model as in one process, and copied once more
+        on its way to the replica.
+        """
+        self._check_open()
+        return Tensor.from_numpy(array, layout, shape_override)
+
+    def unload(self, name: str) -> None:
+        """Take a model away from every program that uses it.
+
+        Requests that already run are answered; using the model afterwards raises
+        `ModelNotLoadedError`.
+
+        Raises:
+            ModelNotLoadedError: no model of this name is loaded.
+        """
+        self._check_open()
+        self._call(self._router.unload.remote(name), name)
+
+    def close(self) -> None:
+        """Release every model that this runtime loaded; safe to call again.
+
+        An embedded cluster ends when the last runtime of this process closes.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            if ray.is_initialized():
+                for model in list(self._models):
+                    model.close()
+                self._call(self._router.leave.remote(self._client_id), self._client_id)
+        finally:
+            self._worker.shutdown(wait=True, cancel_futures=True)
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<InferenceRuntime backend={self._backend!r} on Ray cluster {self.cluster!r}>"
+
+    # -- talking to the router -----------------------------------------------------------------
+
+    def _find(self, model_path: str | os.PathLike[str]) -> ModelSource:
+        try:
+            return ModelSource.of(ModelFiles.find(model_path))
+        except ModelNotFoundError:
+            path = os.fspath(model_path)
+            if self._connection.is_embedded or not PurePath(path).is_absolute():
+                raise
+            source: ModelSource = self._call(self._router.find_model.remote(path), path)
+            return source
+
+    def _load(self, request: ModelRequest, source: ModelSource) -> ModelRoutes:
+        load = partial(self._router.load.remote, self._client_id, request, source)
+        try:
+            routes: ModelRoutes = self._call(load(), request.name)
+        except ModelFilesMissingError:
+            files = ModelFiles.find(source.path)
+            archive = ray.put(pack(files))
+            self._call(self._router.upload.remote(source, [archive]), request.name)
+            routes = self._call(load(), request.name)
+        return routes
+
+    def _release(self, key: str) -> None:
+        if ray.is_initialized():
+            self._call(self._router.release.remote(self._client_id, key), key)
+
+    def _report_lost(self, replica_id: str) -> None:
+        self._router.report_lost.remote(replica_id)
+
+    def _watch(self, version: int) -> None:
+        """Ask for the next change of the routes; the answer comes back through `_post`."""
+        reply: Future[Any] = self._router.watch.remote(
+            self._client_id, version, _WATCH_TIMEOUT_S
+        ).future()
+        reply.add_done_callback(lambda done: self._post(partial(self._take_routes, version, done)))
+
+    def _take_routes(self, version: int, reply: Future[Any]) -> None:
+        if self._is_closed:
+            return
+        error = reply.exception()
+        if error is not None:
+            # Its replicas end with the router, so every model is gone; nothing will come back.
+            _logger.error("the router is gone: %s", error)
+            for dispatchers in self._dispatchers.values():
+                for dispatcher in dispatchers:
+                    dispatcher.set_routes(None)
+            return
+        newest, models = reply.result()
+        if newest != version:
+            for key, dispatchers in list(self._dispatchers.items()):
+                for dispatcher in dispatchers:
+                    if newest >= dispatcher.version:
+                        dispatcher.set_routes(models.get(key))
+        self._watch(newest)
+
+    def _post(self, work: Callable[[], None]) -> None:
+        try:
+            self._worker.submit(_logged, work)
+        except RuntimeError:  # shut down: the runtime was closed and nobody waits for this
+            _logger.debug("dropped an event that came after close")
+
+    def _call(self, reference: Any, what: str) -> Any:
+        try:
+            return ray.get(reference)
+        except ray.exceptions.RayError as error:
+            raise translated(error, what) from None
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClosedError("this runtime")
+
+
+def _logged(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception:
+        _logger.exception("an event of the cluster could not be handled")
+
+
+def _digest(source: ModelSource, backend: str, spec: DeviceSpec, options: CompileOptions) -> str:
+    config = sorted((key, str(value)) for key, value in options.config.items())
+    text = repr((source.fingerprint, backend, spec.text.upper(), str(options.hint), config))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _count(option: str, value: int | str | None) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_REPLICAS:
+        raise OptionError(option, str(value), f"'auto' or a number from 1 to {_MAX_REPLICAS:,}")
+    return value
