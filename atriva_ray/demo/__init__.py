@@ -1,1 +1,1 @@
-"""The demonstration."""
+"""The demonstration: real images, a real cluster, every answer checked."""

@@ -126,6 +126,8 @@ class _CompiledModel:
         self.device = device
         self.inputs = tuple(_port(port, is_input=True) for port in model.inputs)
         self.outputs = tuple(_port(port, is_input=False) for port in model.outputs)
+        # Text cannot be shared, and asking for it makes OpenVINO print a warning.
+        self.gives_text = any(port.dtype.kind == "U" for port in self.outputs)
         self.execution_devices = _execution_devices(self._compiled)
         self.slot_count = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
@@ -165,7 +167,7 @@ class _CompiledModel:
                 request.set_input_tensor(number, ov.Tensor(arrays[port.name]))
             bound = time.perf_counter()
             try:
-                request.infer(share_outputs=True)
+                request.infer(share_outputs=not self.gives_text)
             except RuntimeError as error:
                 raise self.failure(error) from error
             inferred = time.perf_counter()
@@ -237,7 +239,7 @@ class _Slot:
                 is_mappable = array.flags.writeable and array.dtype.kind not in "US"
                 tensor = ov.Tensor(array, shared_memory=is_mappable)
                 request.set_input_tensor(number, tensor)
-            request.infer(share_outputs=True)
+            request.infer(share_outputs=not self._owner.gives_text)
             return _copy_outputs(request, self._owner.outputs)
         except RuntimeError as error:
             raise self._owner.failure(error) from error

@@ -1,0 +1,104 @@
+"""Input files of ``atriva run``: arrays, and images fitted to the model's input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from atriva_inference.errors import InferenceRuntimeError, InputShapeError, format_shape
+from atriva_inference.ports import Port
+from atriva_inference.tensor import Array, Tensor
+
+__all__ = ["InputFileError", "check_inputs", "read_inputs"]
+
+_MAX_PIXELS = 200_000_000
+_GREY_CHANNELS = 1
+_SUFFIXES = (".npy", ".npz", ".png", ".jpg", ".jpeg")
+
+
+class InputFileError(InferenceRuntimeError):
+    """An input file cannot be read as what its suffix says."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot read {self.path!r} as input: {self.reason}"
+
+
+def check_inputs(path: Path) -> None:
+    """Say early what can be said without reading the file.
+
+    Raises:
+        InputFileError: it is missing, or not of a kind that can be read.
+    """
+    if not path.is_file():
+        raise InputFileError(str(path), "there is no such file")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise InputFileError(
+            str(path), f"unknown suffix {path.suffix!r}; known are {', '.join(_SUFFIXES)}"
+        )
+
+
+def read_inputs(path: Path, ports: Sequence[Port]) -> dict[str, Tensor]:
+    """Read a file as the inputs of a model.
+
+    Args:
+        path: ``.npz`` has one array per input name; ``.npy`` and images go to the only input.
+        ports: the model's inputs.
+
+    Raises:
+        InputFileError: the file is missing or is not what its suffix says.
+        InputShapeError: an image for a model that does not take one image.
+    """
+    check_inputs(path)
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".npz":
+            with np.load(path, allow_pickle=False) as data:
+                return {name: Tensor(data[name]) for name in data.files}
+        if suffix == ".npy":
+            return {_only(path, ports).name: Tensor(np.load(path, allow_pickle=False))}
+    except (ValueError, OSError, EOFError) as error:
+        raise InputFileError(str(path), str(error)) from error
+    port = _only(path, ports)
+    return {port.name: _read_image(path, port)}
+
+
+def _only(path: Path, ports: Sequence[Port]) -> Port:
+    if len(ports) != 1:
+        names = ", ".join(repr(port.name) for port in ports)
+        raise InputFileError(
+            str(path), f"the model has {len(ports)} inputs ({names}); pass a .npz with all of them"
+        )
+    return ports[0]
+
+
+def _read_image(path: Path, port: Port) -> Tensor:
+    """Read an image as one sample, scaled to the size of the input, values 0 to 255."""
+    try:
+        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - an optional dependency
+    except ImportError as error:
+        raise InputFileError(
+            str(path), "images need Pillow: pip install 'atriva-ray[images]'"
+        ) from error
+    layout, shape = port.layout, port.shape
+    if layout not in ("NCHW", "NHWC") or shape is None or shape[0] not in (-1, 1):
+        takes = "any rank" if shape is None else format_shape(shape)
+        raise InputShapeError(port.name, (), shape or (), f"an image does not fit {takes}")
+    sizes = dict(zip(layout, shape, strict=True))
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise InputFileError(str(path), f"{image.width}×{image.height} pixels are too many")
+            picture = image.convert("L" if sizes["C"] == _GREY_CHANNELS else "RGB")
+            width = sizes["W"] if sizes["W"] > 0 else picture.width
+            height = sizes["H"] if sizes["H"] > 0 else picture.height
+            pixels: Array = np.asarray(picture.resize((width, height)))
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise InputFileError(str(path), str(error)) from error
+    return Tensor(pixels.reshape(1, height, width, -1), "NHWC")
