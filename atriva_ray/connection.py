@@ -70,8 +70,8 @@ def connect(address: str | None) -> Connection:
             try:
                 _init(wanted)
             except ConnectionError as error:
-                if address or os.environ.get("RAY_ADDRESS"):
-                    raise ClusterError(wanted, str(error)) from error
+                if wanted != "auto":
+                    raise ClusterError(wanted, f"{error}; {_token_hint()}") from error
             except (ValueError, RuntimeError) as error:
                 raise ClusterError(wanted, str(error)) from error
             else:
@@ -108,10 +108,17 @@ def _init(address: str, **options: Any) -> None:
     ray.init(
         address=address,
         namespace=DEFAULT_NAMESPACE,
-        logging_level=logging.WARNING,
+        logging_level=logging.getLogger("ray").level or logging.WARNING,
         configure_logging=False,
         **options,
     )
+
+
+def _token_hint() -> str:
+    """Say what is most often missing: Ray asks for a token, and offers it only when told to."""
+    if os.environ.get("RAY_AUTH_MODE") == "token":
+        return "check that it runs, and that RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token has its token"
+    return "check that it runs; if it uses tokens (Ray's default), set RAY_AUTH_MODE=token"
 
 
 def _current_address() -> str:

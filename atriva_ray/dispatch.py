@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -45,11 +45,13 @@ class ReplicaUse:
     """What this client did with one replica.
 
     Attributes:
-        route: the replica, its device and slots.
-        answered: requests it has answered.
+        route: its id, ``node/device``, slots and rank.
+        info: what it says of itself: threads, process, node.
+        answered: requests of this client that it has answered.
     """
 
     route: Route
+    info: ReplicaInfo
     answered: int = 0
 
 
@@ -81,7 +83,6 @@ class Dispatcher:
         self._balancer = Balancer()
         self._carriers: dict[str, Carrier] = {}
         self._uses: dict[str, ReplicaUse] = {}
-        self._infos: dict[str, ReplicaInfo] = {}
         self._refusal: ClosedError | ModelNotLoadedError | None = None
         self._sent = 0
         self._take_over(routes)
@@ -96,13 +97,13 @@ class Dispatcher:
         """The device of the replica whose device AUTO prefers most."""
         with self._changed:
             best = min(self._uses.values(), key=lambda use: use.route.rank)
-            return self._infos[best.route.replica_id].device
+            return best.info.device
 
     @property
     def execution_devices(self) -> tuple[str, ...]:
         """The devices that really execute, on any replica."""
         with self._changed:
-            infos = list(self._infos.values())
+            infos = [use.info for use in self._uses.values()]
         return tuple(dict.fromkeys(name for info in infos for name in info.execution_devices))
 
     @property
@@ -115,7 +116,7 @@ class Dispatcher:
     def replicas(self) -> tuple[ReplicaUse, ...]:
         """The replicas in use, with the requests of this client that each has answered."""
         with self._changed:
-            return tuple(ReplicaUse(use.route, use.answered) for use in self._uses.values())
+            return tuple(replace(use) for use in self._uses.values())
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -247,12 +248,11 @@ class Dispatcher:
         for route, info, actor in routes.replicas:
             if route.replica_id not in self._carriers:
                 self._carriers[route.replica_id] = self._make_carrier(actor)
-                self._uses[route.replica_id] = ReplicaUse(route)
-                self._infos[route.replica_id] = info
+                self._uses[route.replica_id] = ReplicaUse(route, info)
         if routes.replicas:  # while all of them restart, the last ones go on describing the model
             current = {route.replica_id for route, _, _ in routes.replicas}
-            for replica_id in set(self._infos) - current:
-                del self._carriers[replica_id], self._uses[replica_id], self._infos[replica_id]
+            for replica_id in set(self._uses) - current:
+                del self._carriers[replica_id], self._uses[replica_id]
         if gone:
             _logger.info("model %s lost replicas %s", self._model_name, sorted(gone))
 

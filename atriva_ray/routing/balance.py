@@ -112,7 +112,7 @@ class Balancer:
         load = self._loads.get(replica_id)
         if load is None:
             return
-        load.in_flight -= 1
+        load.in_flight = max(0, load.in_flight - 1)  # forgotten and back, it began anew at 0
         load.queue_len = queue_len
         if service_time_s is not None:
             before = load.service_time_s

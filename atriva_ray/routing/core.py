@@ -25,11 +25,13 @@ __all__ = [
     "StopReplica",
 ]
 
-CLIENT_LEASE_S = 30.0
+CLIENT_LEASE_S = 15.0
 """A client that was not heard of for this long has died."""
 
 _FIRST_RESTART_DELAY_S = 0.1
 _LAST_RESTART_DELAY_S = 30.0
+_STABLE_S = 30.0
+"""A replica that was ready for this long is no part of a row of deaths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ class _Replica:
     placement: Placement
     phase: _Phase = _Phase.STARTING
     slot_count: int = 0
+    ready_s: float = 0.0
     is_replacement: bool = False
 
 
@@ -127,11 +130,13 @@ class _ModelState:
     request: ModelRequest
     nodes: Sequence[Node]
     groups: list[list[Seat]]
+    seats: list[Seat] = field(default_factory=list)
+    replica_count: int = 0
     replicas: dict[str, _Replica] = field(default_factory=dict)
     waiting: list[int] = field(default_factory=list)
     users: Counter[str] = field(default_factory=Counter)
     reasons: dict[str, str] = field(default_factory=dict)
-    deaths_in_a_row: int = 0
+    restart_delay_s: float = _FIRST_RESTART_DELAY_S
 
     @property
     def is_starting(self) -> bool:
@@ -143,6 +148,11 @@ class _ModelState:
     @property
     def has_ready(self) -> bool:
         return any(replica.phase is _Phase.READY for replica in self.replicas.values())
+
+    @property
+    def has_served(self) -> bool:
+        """Whether some replica is ready, or stands in for one that was."""
+        return self.has_ready or any(replica.is_replacement for replica in self.replicas.values())
 
 
 class RouterCore:
@@ -156,16 +166,19 @@ class RouterCore:
         self.version = 0
         self._models: dict[str, _ModelState] = {}
         self._clients: dict[str, float] = {}
+        self._now_s = 0.0
         self._numbers = count(1)
 
     # -- events --------------------------------------------------------------------------------
 
     def client_seen(self, client_id: str, now_s: float) -> None:
         """Note a sign of life."""
+        self._now_s = now_s
         self._clients[client_id] = now_s
 
     def clock_ticked(self, now_s: float) -> list[Instruction]:
         """Take away the models of clients that were silent for longer than their lease."""
+        self._now_s = now_s
         instructions: list[Instruction] = []
         for client_id, seen_s in list(self._clients.items()):
             if now_s - seen_s > CLIENT_LEASE_S:
@@ -187,6 +200,7 @@ class RouterCore:
         self, ticket: int, client_id: str, request: ModelRequest, nodes: Sequence[Node]
     ) -> list[Instruction]:
         """Share a loaded model, or start replicas on the most preferred devices."""
+        self._clients.setdefault(client_id, self._now_s)  # it may have left while it asked
         state = self._models.get(request.key)
         if state is not None:
             return self._share(ticket, client_id, state, request, nodes)
@@ -207,7 +221,7 @@ class RouterCore:
         replica = state.replicas[replica_id]
         replica.phase = _Phase.READY
         replica.slot_count = slot_count
-        state.deaths_in_a_row = 0
+        replica.ready_s = self._now_s
         self.version += 1
         return self._settle(state)
 
@@ -221,7 +235,7 @@ class RouterCore:
             reasons = "; ".join(error.reasons.values())
             state.reasons[replica.placement.seat.label] = reasons
             return self._settle(state)
-        if state.has_ready:
+        if state.has_served:
             return self._settle(state)
         return self._give_up(state, error)
 
@@ -232,10 +246,12 @@ class RouterCore:
             return []
         replica = state.replicas.pop(replica_id)
         self.version += 1
-        delay_s = min(_LAST_RESTART_DELAY_S, _FIRST_RESTART_DELAY_S * 2**state.deaths_in_a_row)
-        state.deaths_in_a_row += 1
-        started = self._start(state, replica.placement, delay_s)
-        state.replicas[started.replica_id].is_replacement = replica.phase is _Phase.READY
+        was_ready = replica.phase is _Phase.READY
+        if was_ready and self._now_s - replica.ready_s >= _STABLE_S:
+            state.restart_delay_s = _FIRST_RESTART_DELAY_S
+        started = self._start(state, replica.placement, state.restart_delay_s)
+        state.restart_delay_s = min(_LAST_RESTART_DELAY_S, 2 * state.restart_delay_s)
+        state.replicas[started.replica_id].is_replacement = was_ready or replica.is_replacement
         return [started]
 
     def model_released(self, client_id: str, key: str) -> list[Instruction]:
@@ -310,19 +326,25 @@ class RouterCore:
             return [Refuse(ticket, ModelNameConflictError(request.name, difference))]
         state.users[client_id] += 1
         state.waiting.append(ticket)
-        missing = (request.replica_count or 0) - len(state.replicas)
-        if missing <= 0 or state.is_starting:
+        wanted = request.replica_count or 0
+        state.replica_count = max(state.replica_count, wanted)
+        alive = {node.node_id for node in nodes}
+        used = Counter(replica.placement.seat for replica in state.replicas.values())
+        seats = sorted(
+            (
+                seat
+                for seat in state.seats
+                if seat.node_id in alive and (seat in used or seat.label not in state.reasons)
+            ),
+            key=lambda seat: used[seat],
+        )
+        missing = wanted - len(state.replicas)
+        if missing <= 0 or not seats:
             return self._settle(state)
-        seats = [replica.placement.seat for replica in state.replicas.values()]
-        state.nodes = nodes
         return [
             self._start(state, placement)
             for placement in assign(
-                list(dict.fromkeys(seats)),
-                nodes,
-                self._granted_cpus(),
-                missing,
-                request.cpus_per_replica,
+                seats, nodes, self._granted_cpus(), missing, request.cpus_per_replica
             )
         ]
 
@@ -332,11 +354,12 @@ class RouterCore:
             return self._give_up(
                 state, CompileError(request.path, request.device.text, state.reasons)
             )
+        state.seats = state.groups.pop(0)
         placements = assign(
-            state.groups.pop(0),
+            state.seats,
             state.nodes,
             self._granted_cpus(),
-            state.request.replica_count,
+            max(state.request.replica_count or len(state.seats), state.replica_count),
             state.request.cpus_per_replica,
         )
         return [self._start(state, placement) for placement in placements]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from atriva_inference.device import Device, DeviceSpec, Selection, device_rank
+from atriva_inference.device import Device, DeviceSpec, Selection, device_kind, device_rank
 from atriva_inference.errors import DeviceNotAvailableError
 from atriva_inference.options import PerformanceHint
 
@@ -74,26 +75,24 @@ def find_seats(nodes: Sequence[Node], spec: DeviceSpec, hint: PerformanceHint) -
     Raises:
         DeviceNotAvailableError: no node has what was asked for.
     """
-    where = "on this cluster"
     in_reach = [node for node in nodes if spec.node in (None, node.name, node.node_id)]
     if not in_reach:
-        labels = [f"{node.name}/{device.name}" for node in nodes for device in node.devices]
-        raise DeviceNotAvailableError(spec.text, labels, where)
+        raise DeviceNotAvailableError(spec.text, _labels(nodes), "on this cluster")
     if spec.selection in (Selection.HETERO, Selection.BATCH):
         return [_composite_seats(in_reach, spec)]
-    known = {device.name: device for node in in_reach for device in node.devices}
-    try:
-        chosen = spec.choose(known.values())
-    except DeviceNotAvailableError as error:
-        raise DeviceNotAvailableError(error.requested, error.available, where) from None
+    owners = {
+        replace(device, node=node.node_id): node for node in in_reach for device in node.devices
+    }
+    wanted = spec
     if spec.selection is Selection.EXACT:  # one process takes the first, a cluster takes them all
-        chosen = [device for device in known.values() if _same_request(device, chosen[0], spec)]
-    seats = [
-        Seat(node.node_id, node.name, device.name)
-        for device in chosen
-        for node in in_reach
-        if any(own.name == device.name for own in node.devices)
-    ]
+        wanted = replace(spec, selection=Selection.AUTO)
+    try:
+        chosen = wanted.choose(owners)
+    except DeviceNotAvailableError as error:
+        where = "on this cluster" if spec.node is None else f"on node {spec.node}"
+        found = tuple(dict.fromkeys(error.available))
+        raise DeviceNotAvailableError(error.requested, found, where) from None
+    seats = [Seat(owners[device].node_id, owners[device].name, device.name) for device in chosen]
     is_together = (
         spec.selection in (Selection.MULTI, Selection.EXACT)
         or hint is PerformanceHint.CUMULATIVE_THROUGHPUT
@@ -131,24 +130,19 @@ def assign(
     return placements
 
 
-def _same_request(device: Device, first: Device, spec: DeviceSpec) -> bool:
-    """Whether a bare kind (``GPU``) that chose `first` means this device too."""
-    return device.name == first.name or spec.candidates[0] == device.kind == first.kind
+def _labels(nodes: Sequence[Node]) -> list[str]:
+    return [f"{node.name}/{device.name}" for node in nodes for device in node.devices]
 
 
 def _composite_seats(nodes: Sequence[Node], spec: DeviceSpec) -> list[Seat]:
+    device = f"{spec.selection}:{','.join(spec.candidates)}"
     seats = []
-    missing: DeviceNotAvailableError | None = None
     for node in nodes:
-        try:
+        with suppress(DeviceNotAvailableError):
             spec.choose(node.devices)
-        except DeviceNotAvailableError as error:
-            missing = error
-        else:
-            device = f"{spec.selection}:{','.join(spec.candidates)}"
             seats.append(Seat(node.node_id, node.name, device))
-    if not seats and missing is not None:
-        raise DeviceNotAvailableError(spec.text, missing.available, "on any one node")
+    if not seats:
+        raise DeviceNotAvailableError(spec.text, _labels(nodes), "on any one node")
     return seats
 
 
@@ -160,7 +154,7 @@ def _grouped(seats: Sequence[Seat], spec: DeviceSpec) -> list[list[Seat]]:
             entry = next(
                 name
                 for name in spec.candidates
-                if seat.device == name or seat.device.partition(".")[0] == name
+                if name.partition("(")[0] in (seat.device, device_kind(seat.device))
             )
         groups.setdefault(entry, []).append(seat)
     return list(groups.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -75,37 +76,62 @@ class Executor(Protocol):
 
 
 class _SlotPool:
-    """Lends out a compiled model's slots, opening them as they are needed."""
+    """Lends out a compiled model's slots, opening them as they are needed, first come first."""
 
     def __init__(self, compiled: CompiledModel) -> None:
         self.compiled = compiled
         self._idle: list[Slot] = []
         self._openable = compiled.slot_count
-        self._changed = threading.Condition()
+        self._waiting: deque[Future[Slot | None]] = deque()
+        self._lock = threading.Lock()
 
     def run(self, bound: BoundInputs) -> Outputs:
         slot = self._acquire()
         try:
             return slot.infer(bound.arrays)
         finally:
-            with self._changed:
-                self._idle.append(slot)
-                self._changed.notify()
+            self._pass_on(slot)
 
     def _acquire(self) -> Slot:
-        with self._changed:
-            while not self._idle and self._openable == 0:
-                self._changed.wait()
+        with self._lock:
             if self._idle:
                 return self._idle.pop()
-            self._openable -= 1
+            turn: Future[Slot | None] = Future()
+            if self._openable > 0:
+                self._openable -= 1
+                turn.set_result(None)
+            else:
+                self._waiting.append(turn)
+        slot = self._await(turn)
+        if slot is not None:
+            return slot
         try:
             return self.compiled.open_slot()
         except BaseException:
-            with self._changed:
-                self._openable += 1
-                self._changed.notify()
+            self._pass_on(None)
             raise
+
+    def _await(self, turn: Future[Slot | None]) -> Slot | None:
+        try:
+            return turn.result()
+        except BaseException:  # interrupted; what was meant for this thread must not get lost
+            with self._lock:
+                is_waiting = turn in self._waiting
+                if is_waiting:
+                    self._waiting.remove(turn)
+            if not is_waiting:
+                self._pass_on(turn.result())
+            raise
+
+    def _pass_on(self, slot: Slot | None) -> None:
+        """Give a slot, or the right to open one, to the request that has waited longest."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set_result(slot)
+            elif slot is None:
+                self._openable += 1
+            else:
+                self._idle.append(slot)
 
 
 class LocalExecutor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -122,7 +123,8 @@ class _CompiledModel:
         self._files = files
         self._model = model
         self._options = options
-        self._compiled = self._compile(model, _properties(device, options), device)
+        self._lock = threading.Lock()
+        self._compiled: ov.CompiledModel | None = self._compile_again(device)
         self.device = device
         self.inputs = tuple(_port(port, is_input=True) for port in model.inputs)
         self.outputs = tuple(_port(port, is_input=False) for port in model.outputs)
@@ -132,7 +134,30 @@ class _CompiledModel:
         self.slot_count = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
     def open_slot(self) -> _Slot:
-        return _Slot(self._compiled.create_infer_request(), self)
+        return _Slot(self)
+
+    def sound(self) -> ov.CompiledModel:
+        """Return a compilation in which no inference has failed, made anew where one has.
+
+        After a failure OpenVINO keeps half of the failed request's shapes: the CPU plug-in then
+        refuses good inputs, or answers bad ones with what it computed last.
+        """
+        with self._lock:
+            if self._compiled is None:
+                self._compiled = self._compile_again(self.device)
+            return self._compiled
+
+    def is_sound(self, compiled: ov.CompiledModel) -> bool:
+        """Whether no inference has failed in this compilation."""
+        return self._compiled is compiled
+
+    def discard(self, compiled: ov.CompiledModel) -> bool:
+        """Use a compilation no more; return whether it was sound until now."""
+        with self._lock:
+            if self._compiled is not compiled:
+                return False
+            self._compiled = None
+            return True
 
     def specialise(self, signature: ShapeSignature) -> _CompiledModel:
         model = self._model.clone()
@@ -187,6 +212,9 @@ class _CompiledModel:
             self._files.name, ",".join(self.execution_devices), _reason(error)
         )
 
+    def _compile_again(self, device: str) -> ov.CompiledModel:
+        return self._compile(self._model, _properties(device, self._options), device)
+
     def _compile(
         self, model: ov.Model, properties: dict[str, Any], device: str
     ) -> ov.CompiledModel:
@@ -226,23 +254,35 @@ class _CompiledModel:
 
 
 class _Slot:
-    def __init__(self, request: ov.InferRequest, owner: _CompiledModel) -> None:
-        self._request = request
+    def __init__(self, owner: _CompiledModel) -> None:
         self._owner = owner
+        self._compiled = owner.sound()
+        self._request = self._compiled.create_infer_request()
 
     def infer(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        request = self._request
-        try:
-            for number, port in enumerate(self._owner.inputs):
-                array = arrays[port.name]
-                # OpenVINO maps writable numbers only; read-only arrays and text cost a copy here.
-                is_mappable = array.flags.writeable and array.dtype.kind not in "US"
-                tensor = ov.Tensor(array, shared_memory=is_mappable)
-                request.set_input_tensor(number, tensor)
-            request.infer(share_outputs=not self._owner.gives_text)
-            return _copy_outputs(request, self._owner.outputs)
-        except RuntimeError as error:
-            raise self._owner.failure(error) from error
+        owner = self._owner
+        while True:
+            compiled = owner.sound()
+            if compiled is not self._compiled:
+                self._compiled, self._request = compiled, compiled.create_infer_request()
+            try:
+                outputs = self._infer(self._request, arrays)
+            except RuntimeError as error:
+                if owner.discard(compiled):
+                    raise owner.failure(error) from error
+            else:
+                if owner.is_sound(compiled):
+                    return outputs
+            # Another request failed meanwhile, and this one may have suffered from that.
+
+    def _infer(self, request: ov.InferRequest, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        for number, port in enumerate(self._owner.inputs):
+            array = arrays[port.name]
+            # OpenVINO maps writable numbers only; read-only arrays and text cost a copy here.
+            is_mappable = array.flags.writeable and array.dtype.kind not in "US"
+            request.set_input_tensor(number, ov.Tensor(array, shared_memory=is_mappable))
+        request.infer(share_outputs=not self._owner.gives_text)
+        return _copy_outputs(request, self._owner.outputs)
 
 
 def _copy_outputs(request: ov.InferRequest, ports: Iterable[Port]) -> dict[str, Array]:

@@ -1,0 +1,167 @@
+"""Real clusters and real programs: nodes are `ray start` processes, drivers Python processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import ray
+
+READY_TIMEOUT_S = 90
+TOKEN_MODE = {"RAY_AUTH_MODE": "token"}
+BIN = Path(sys.executable).parent
+
+_DRIVER = """
+import json, sys, traceback
+scope = {}
+for line in sys.stdin:
+    kind, code = json.loads(line)
+    try:
+        if kind == "exec":
+            exec(code, scope)
+            answer = {"value": None}
+        else:
+            answer = {"value": eval(code, scope)}
+    except BaseException as error:
+        traceback.print_exc()
+        answer = {"error": type(error).__name__, "message": str(error)}
+    print("@@" + json.dumps(answer), flush=True)
+"""
+
+
+class DriverError(Exception):
+    """What the program raised: the class's name, and its message."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"{name}: {message}")
+        self.name = name
+        self.message = message
+
+
+class Driver:
+    """A program of its own process, fed with statements and expressions."""
+
+    def __init__(self, env: dict[str, str], folder: Path, wrapper: list[str] | None = None) -> None:
+        self._log = (folder / f"driver-{os.urandom(3).hex()}.log").open("w+")
+        self.process = subprocess.Popen(
+            [*(wrapper or []), sys.executable, "-u", "-c", _DRIVER],
+            env=os.environ | TOKEN_MODE | env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+
+    def do(self, code: str) -> None:
+        """Run statements."""
+        self._ask("exec", textwrap.dedent(code))
+
+    def get(self, code: str):
+        """Return the value of an expression, as JSON has it."""
+        return self._ask("eval", code)
+
+    def close(self) -> None:
+        """End the program as its end of input does, and see that it ends well."""
+        self.process.stdin.close()
+        assert self.process.wait(60) in (0, -signal.SIGKILL), self.log()
+
+    def kill(self) -> None:
+        """End the program as the kernel would."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def log(self) -> str:
+        self._log.flush()
+        self._log.seek(0)
+        return self._log.read()
+
+    def _ask(self, kind: str, code: str):
+        self.process.stdin.write(json.dumps([kind, code]) + "\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            if line.startswith("@@"):
+                answer = json.loads(line[2:])
+                if "error" in answer:
+                    raise DriverError(answer["error"], answer["message"])
+                return answer["value"]
+        raise AssertionError(f"the program ended:\n{self.log()}")
+
+
+class Cluster:
+    """A Ray cluster of this machine; each node is one `ray start --block`."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self._folder = folder
+        self._env = env
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.address = f"{ray.util.get_node_ip_address()}:{port}"
+        self._nodes: list[subprocess.Popen[str]] = []
+        self._start(
+            [
+                "--head",
+                f"--port={port}",
+                f"--temp-dir={folder / 'ray'}",
+                "--include-dashboard=false",
+            ],
+            env,
+        )
+
+    def add_node(self, env: dict[str, str], wrapper: list[str] | None = None) -> None:
+        """Add a node, optionally started by another command (to give it other mounts, say)."""
+        self._start([f"--address={self.address}"], self._env | env, wrapper)
+
+    def stop(self) -> None:
+        for node in reversed(self._nodes):
+            if node.poll() is not None:
+                continue
+            children = psutil.Process(node.pid).children(recursive=True)
+            node.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                node.wait(20)
+            for child in children:  # what is left of a node that did not end well
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+            node.kill()
+            node.wait(10)
+
+    def _start(
+        self, options: list[str], env: dict[str, str], wrapper: list[str] | None = None
+    ) -> None:
+        log = (self._folder / f"node-{len(self._nodes)}.log").open("w+")
+        command = [str(BIN / "ray"), "start", "--block", "--num-cpus=2", "--disable-usage-stats"]
+        node = subprocess.Popen(
+            [*(wrapper or []), *command, *options],
+            env=os.environ | TOKEN_MODE | env,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._nodes.append(node)
+        while "Ray runtime started" not in (self._folder / Path(log.name).name).read_text():
+            try:
+                node.wait(0.2)
+            except subprocess.TimeoutExpired:
+                continue
+            self.stop()
+            raise AssertionError(f"a node ended:\n{Path(log.name).read_text()}")
+
+
+def wait_until(condition, timeout_s: float = READY_TIMEOUT_S, every_s: float = 0.1):
+    """Return the condition's value as soon as it is true."""
+    deadline_s = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline_s, f"not within {timeout_s} s"
+        threading.Event().wait(every_s)
+    return value

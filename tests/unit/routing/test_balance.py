@@ -1,0 +1,266 @@
+"""Balance: late binding, earliest expected completion, and what that makes of unequal replicas."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from heapq import heappop, heappush
+from itertools import count
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atriva_ray.routing.balance import Balancer, Route
+
+
+def route(replica_id, slots=1, rank=3):
+    return Route(replica_id, f"{replica_id}/CPU", slots, rank)
+
+
+def balancer_of(*routes):
+    balancer = Balancer()
+    balancer.set_routes(routes)
+    return balancer
+
+
+def send(balancer):
+    replica_id = balancer.choose()
+    if replica_id is not None:
+        balancer.started(replica_id)
+    return replica_id
+
+
+def measure(balancer, **service_times_s):
+    """Let each replica answer one request, so that its service time is known."""
+    for replica_id, service_time_s in service_times_s.items():
+        balancer.started(replica_id)
+        balancer.finished(replica_id, service_time_s)
+
+
+def test_there_is_nothing_to_choose_without_replicas():
+    assert Balancer().choose() is None
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_replica_gets_two_requests_a_slot_and_then_no_more(slots):
+    balancer = balancer_of(route("a", slots))
+    assert [send(balancer) for _ in range(2 * slots + 1)] == ["a"] * 2 * slots + [None]
+    balancer.finished("a", 0.01)
+    assert send(balancer) == "a"
+    assert send(balancer) is None
+
+
+def test_a_replica_without_slots_is_not_used():
+    assert balancer_of(route("a", 0)).choose() is None
+
+
+def test_a_lone_request_goes_to_the_faster_replica():
+    balancer = balancer_of(route("slow"), route("fast"))
+    measure(balancer, slow=0.04, fast=0.01)
+    for _ in range(20):
+        assert send(balancer) == "fast"
+        balancer.finished("fast", 0.01)
+
+
+def test_a_slow_replica_is_used_where_waiting_for_the_fast_one_takes_longer():
+    balancer = balancer_of(route("slow"), route("fast"))
+    measure(balancer, slow=0.015, fast=0.01)
+    assert [send(balancer) for _ in range(3)] == ["fast", "slow", "fast"]
+
+
+def test_slots_work_in_parallel():
+    balancer = balancer_of(route("wide", 4), route("narrow", 1))
+    measure(balancer, wide=0.012, narrow=0.01)
+    assert [send(balancer) for _ in range(5)] == ["narrow", *["wide"] * 4]
+
+
+def test_the_queue_that_other_clients_make_counts():
+    balancer = balancer_of(route("busy"), route("idle"))
+    measure(balancer, idle=0.02)
+    balancer.started("busy")
+    balancer.finished("busy", 0.01, queue_len=5)
+    assert send(balancer) == "idle"
+
+
+def test_a_tie_goes_to_the_device_that_auto_prefers():
+    balancer = balancer_of(route("cpu", rank=3), route("gpu", rank=0), route("npu", rank=1))
+    measure(balancer, cpu=0.01, gpu=0.01, npu=0.01)
+    assert [send(balancer) for _ in range(3)] == ["gpu", "npu", "cpu"]
+
+
+def test_a_tie_within_a_rank_goes_to_the_one_with_less_under_way():
+    balancer = balancer_of(route("a", 2), route("b", 4))
+    sent = [send(balancer) for _ in range(6)]
+    assert Counter(sent) == {"a": 2, "b": 4}
+    assert sent[:2] == ["a", "b"]
+
+
+def test_a_replica_of_unknown_speed_is_tried_at_once():
+    balancer = balancer_of(route("known"))
+    measure(balancer, known=0.001)
+    balancer.set_routes([route("known"), route("new")])
+    assert send(balancer) == "new"
+
+
+def test_an_answer_that_tells_no_time_leaves_the_speed_unknown():
+    balancer = balancer_of(route("known", rank=0), route("failing"))
+    measure(balancer, known=0.001)
+    send(balancer)
+    balancer.finished("failing")
+    assert send(balancer) == "failing"
+
+
+def test_speed_is_a_moving_average():
+    balancer = balancer_of(route("a"), route("b"))
+    measure(balancer, a=0.010, b=0.012)
+    measure(balancer, a=0.018)  # 0.0116 on average
+    assert balancer.choose() == "a"
+    measure(balancer, a=0.018)
+    assert balancer.choose() == "b"
+    for _ in range(10):
+        measure(balancer, a=0.010)
+    assert balancer.choose() == "a"
+
+
+def test_new_routes_replace_the_old_ones_and_keep_what_is_known():
+    balancer = balancer_of(route("a"), route("b"))
+    measure(balancer, a=0.01, b=0.02)
+    send(balancer)
+    assert balancer.set_routes([route("a", 2), route("c")]) == {"b"}
+    assert balancer.in_flight == {"a": 1, "c": 0}
+    assert balancer.parallelism == 3
+    balancer.finished("b", 0.01)
+    assert balancer.in_flight == {"a": 1, "c": 0}
+
+
+def test_a_forgotten_replica_is_not_chosen_until_a_route_names_it():
+    balancer = balancer_of(route("a"))
+    balancer.forget("a")
+    balancer.forget("a")
+    assert balancer.choose() is None
+    assert balancer.set_routes([route("a")]) == set()
+    assert balancer.choose() == "a"
+
+
+def test_answers_from_before_it_was_forgotten_do_not_make_room():
+    balancer = balancer_of(route("a"))
+    send(balancer)
+    balancer.forget("a")
+    balancer.set_routes([route("a")])
+    balancer.finished("a", 0.01)
+    assert balancer.in_flight == {"a": 0}
+    assert [send(balancer) for _ in range(3)] == ["a", "a", None]
+
+
+ROUTES = [route("a", 1), route("b", 2, rank=0), route("c", 3), route("d", 0)]
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("routes"), st.lists(st.sampled_from(ROUTES), unique=True)),
+        st.tuples(st.just("forget"), st.sampled_from("abcd")),
+        st.tuples(st.just("send"), st.none()),
+        st.tuples(st.just("send"), st.none()),
+        st.tuples(st.just("answer"), st.none() | st.floats(1e-6, 10)),
+    ),
+    max_size=60,
+)
+
+
+@given(steps, st.randoms(use_true_random=False))
+def test_only_replicas_that_are_there_and_have_room_are_chosen(steps, random):
+    balancer = balancer_of(*ROUTES)
+    present = {each.replica_id: each for each in ROUTES}
+    under_way = []
+    for step, value in steps:
+        if step == "routes":
+            gone = balancer.set_routes(value)
+            assert gone == set(present) - {each.replica_id for each in value}
+            present = {each.replica_id: each for each in value}
+        elif step == "forget":
+            balancer.forget(value)
+            present.pop(value, None)
+        elif step == "answer" and under_way:
+            replica_id = under_way.pop(random.randrange(len(under_way)))
+            balancer.finished(replica_id, value, queue_len=random.randrange(9))
+        elif step == "send":
+            room = {
+                replica_id
+                for replica_id, there in present.items()
+                if balancer.in_flight[replica_id] < 2 * there.slot_count
+            }
+            chosen = send(balancer)
+            assert chosen in room if room else chosen is None
+            under_way += [chosen] if chosen else []
+        assert set(balancer.in_flight) == set(present)
+        assert all(in_flight >= 0 for in_flight in balancer.in_flight.values())
+
+
+# -- simulation ----------------------------------------------------------------------------------
+
+
+class Replicas:
+    """Replicas that serve first come, first served; time goes from one answer to the next."""
+
+    def __init__(self, service_times_s, slots):
+        self.now_s = 0.0
+        self.answered = Counter()
+        self._service_times_s = service_times_s
+        self._free = dict.fromkeys(service_times_s, slots)
+        self._queues = {replica_id: deque() for replica_id in service_times_s}
+        self._ends = []
+        self._numbers = count()
+
+    def take(self, replica_id):
+        self._queues[replica_id].append(next(self._numbers))
+        self._serve(replica_id)
+
+    def _serve(self, replica_id):
+        while self._free[replica_id] and self._queues[replica_id]:
+            self._free[replica_id] -= 1
+            number = self._queues[replica_id].popleft()
+            heappush(
+                self._ends, (self.now_s + self._service_times_s[replica_id], number, replica_id)
+            )
+
+    def next_answer(self):
+        """Go to the next answer: who gave it, how long it took, how many are left there."""
+        self.now_s, _, replica_id = heappop(self._ends)
+        self.answered[replica_id] += 1
+        self._free[replica_id] += 1
+        self._serve(replica_id)
+        slots_in_use = sum(1 for _, _, owner in self._ends if owner == replica_id)
+        queue_len = slots_in_use + len(self._queues[replica_id])
+        return replica_id, self._service_times_s[replica_id], queue_len
+
+
+def simulate(service_times_s, slots, request_count):
+    """Push a backlog of requests through; return the replicas when all are answered."""
+    replicas = Replicas(service_times_s, slots)
+    balancer = balancer_of(*(route(replica_id, slots) for replica_id in service_times_s))
+    waiting = request_count
+    while sum(replicas.answered.values()) < request_count:
+        while waiting and (replica_id := send(balancer)) is not None:
+            waiting -= 1
+            replicas.take(replica_id)
+        balancer.finished(*replicas.next_answer())
+    return replicas
+
+
+@pytest.mark.parametrize("slots", [1, 2, 8])
+@pytest.mark.parametrize(
+    "service_times_s",
+    [
+        {"slow": 0.04, "fast": 0.01},
+        {"fast": 0.01, "slow": 0.04},
+        {"slow": 0.04, "fast": 0.01, "slow2": 0.04, "fast2": 0.01},
+    ],
+)
+def test_unequal_replicas_together_are_as_fast_as_the_sum_of_them(service_times_s, slots):
+    request_count = 400 * slots
+    done = simulate(service_times_s, slots, request_count)
+    by_speed = Counter()
+    for replica_id, answered in done.answered.items():
+        by_speed[service_times_s[replica_id]] += answered
+    assert by_speed[0.01] / by_speed[0.04] == pytest.approx(4, rel=0.1)
+    ideal_per_s = sum(slots / service_time_s for service_time_s in service_times_s.values())
+    assert request_count / done.now_s == pytest.approx(ideal_per_s, rel=0.1)
