@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ _logger = logging.getLogger(__name__)
 
 DEFAULT_NAMESPACE = "atriva"
 ROUTER_NAME = "atriva-router"
+_CONNECT_TIMEOUT_S = 10.0
 
 _lock = threading.Lock()
 _embedded_users = 0
@@ -66,6 +68,7 @@ def connect(address: str | None) -> Connection:
                 return Connection("embedded", is_embedded=True)
             return Connection(_current_address(), is_embedded=False)
         wanted = address or os.environ.get("RAY_ADDRESS") or "auto"
+        _check_reachable(wanted)
         if wanted != "local":
             try:
                 _init(wanted)
@@ -112,6 +115,22 @@ def _init(address: str, **options: Any) -> None:
         configure_logging=False,
         **options,
     )
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries a dead address for minutes.
+
+    Raises:
+        ClusterError: nothing listens at ``host:port``.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S):
+            return
+    except (OSError, OverflowError) as error:
+        raise ClusterError(address, f"{error}; check the address, and that it runs") from error
 
 
 def _token_hint() -> str:

@@ -72,6 +72,7 @@ class Dispatcher:
         make_carrier: Callable[[Any], Carrier] = ActorCarrier,
     ) -> None:
         self.key = routes.key
+        self.generation = routes.generation
         self.version = routes.version
         self._model_name = model_name
         self._post = post
@@ -117,6 +118,11 @@ class Dispatcher:
         """The replicas in use, with the requests of this client that each has answered."""
         with self._changed:
             return tuple(replace(use) for use in self._uses.values())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are taken."""
+        return self._refusal is None
 
     # -- requests ------------------------------------------------------------------------------
 

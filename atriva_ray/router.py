@@ -49,11 +49,13 @@ class ModelRoutes:
 
     Attributes:
         key: what the router knows the model by.
+        generation: which load of that key this is.
         version: the router's version that this is true of.
         replicas: route, self-description and actor handle of each; empty while all restart.
     """
 
     key: str
+    generation: int
     version: int
     replicas: tuple[tuple[Route, ReplicaInfo, Any], ...]
 
@@ -96,7 +98,12 @@ class Router:
         self._granted[ticket] = granted
         try:
             await self._carry_out(self._core.model_requested(ticket, client_id, request, nodes))
-            return self._routes_of(await granted)
+            key = await granted
+            async with self._changed:  # between the grant and now, a replica may have died
+                await self._changed.wait_for(lambda: self._is_gone_or_routed(key))
+            if self._core.routes(key) is None:
+                raise ModelNotLoadedError(request.name, sorted(self._core.requests()))
+            return self._routes_of(key)
         finally:
             del self._granted[ticket]
 
@@ -113,9 +120,9 @@ class Router:
         content: ModelArchive = await archive[0]
         await asyncio.to_thread(keep, source, content)
 
-    async def release(self, client_id: str, key: str) -> None:
+    async def release(self, client_id: str, key: str, generation: int) -> None:
         """One client's one `close`; returns when replicas that nobody uses any more are gone."""
-        await self._carry_out(self._core.model_released(client_id, key))
+        await self._carry_out(self._core.model_released(client_id, key, generation))
 
     async def leave(self, client_id: str) -> None:
         """Release everything a client used."""
@@ -294,8 +301,10 @@ class Router:
         if replica_id not in self._infos:
             return
         _logger.warning("replica %s died", replica_id)
+        del self._infos[replica_id]
+        instructions = self._core.replica_died(replica_id)
         await self._end(replica_id)
-        await self._carry_out(self._core.replica_died(replica_id))
+        await self._carry_out(instructions)
 
     async def _stop(self, replica_id: str) -> None:
         actor = self._actors.get(replica_id)
@@ -320,6 +329,7 @@ class Router:
     def _routes_of(self, key: str) -> ModelRoutes:
         return ModelRoutes(
             key,
+            self._core.generation(key),
             self._core.version,
             tuple(
                 (route, self._infos[route.replica_id], self._actors[route.replica_id])
@@ -327,6 +337,9 @@ class Router:
                 if route.replica_id in self._infos
             ),
         )
+
+    def _is_gone_or_routed(self, key: str) -> bool:
+        return self._core.routes(key) is None or bool(self._routes_of(key).replicas)
 
     async def _room(self, key: str, balancer: Balancer) -> str:
         """Return the best replica with room, waiting until there is one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
@@ -44,6 +45,16 @@ _logger = logging.getLogger(__name__)
 
 _WATCH_TIMEOUT_S = 5.0
 _MAX_REPLICAS = 10_000
+
+
+_open_runtimes: weakref.WeakSet[InferenceRuntime] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A program that ends without closing its runtimes releases its models all the same."""
+    for runtime in list(_open_runtimes):
+        runtime.close()
 
 
 class InferenceRuntime:
@@ -90,6 +101,7 @@ class InferenceRuntime:
             self._connection.close()
             raise
         self._watch(0)
+        _open_runtimes.add(self)
 
     @property
     def backend(self) -> str:
@@ -171,7 +183,7 @@ class InferenceRuntime:
             routes,
             post=self._post,
             on_lost=self._report_lost,
-            on_close=partial(self._release, request.key),
+            on_close=partial(self._release, request.key, routes.generation),
         )
         self._dispatchers[request.key].append(dispatcher)
         model = Model(model_name, dispatcher)
@@ -253,9 +265,12 @@ class InferenceRuntime:
             routes = self._call(load(), request.name)
         return routes
 
-    def _release(self, key: str) -> None:
+    def _release(self, key: str, generation: int) -> None:
+        self._dispatchers[key] = [
+            dispatcher for dispatcher in self._dispatchers[key] if dispatcher.is_open
+        ]
         if ray.is_initialized():
-            self._call(self._router.release.remote(self._client_id, key), key)
+            self._call(self._router.release.remote(self._client_id, key, generation), key)
 
     def _report_lost(self, replica_id: str) -> None:
         self._router.report_lost.remote(replica_id)
@@ -282,8 +297,11 @@ class InferenceRuntime:
         if newest != version:
             for key, dispatchers in list(self._dispatchers.items()):
                 for dispatcher in dispatchers:
-                    if newest >= dispatcher.version:
-                        dispatcher.set_routes(models.get(key))
+                    if newest < dispatcher.version:  # told before this model was loaded
+                        continue
+                    routes = models.get(key)
+                    is_same = routes is not None and routes.generation == dispatcher.generation
+                    dispatcher.set_routes(routes if is_same else None)
         self._watch(newest)
 
     def _post(self, work: Callable[[], None]) -> None:

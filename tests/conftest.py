@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 
 import onnx
 import pytest
 
-MODELS = Path(__file__).parent / "models"
+import atriva_ray
+from tests.cluster.tools import Cluster
+
+ROOT = Path(__file__).parent.parent
+MODELS = ROOT / "tests" / "models"
 LIGHT_MODELS = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +28,28 @@ def models() -> Path:
 def light_models() -> Path:
     """The folder of real architectures that ship with the onnx package."""
     return LIGHT_MODELS
+
+
+@pytest.fixture(scope="session")
+def short_tmp():
+    """A folder with a short path: the names of Unix sockets are limited to 107 bytes."""
+    folder = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(short_tmp):
+    """A cluster of one node that other programs can join."""
+    folder = short_tmp / "c"
+    folder.mkdir()
+    running = Cluster(folder, {"ATRIVA_MODEL_STORE": str(folder / "store")})
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def embedded_cluster():
+    """Ray inside this process, kept from one runtime to the next."""
+    with atriva_ray.InferenceRuntime(address="local"):
+        yield

@@ -128,6 +128,7 @@ class _Replica:
 @dataclass(slots=True)
 class _ModelState:
     request: ModelRequest
+    generation: int
     nodes: Sequence[Node]
     groups: list[list[Seat]]
     seats: list[Seat] = field(default_factory=list)
@@ -168,6 +169,7 @@ class RouterCore:
         self._clients: dict[str, float] = {}
         self._now_s = 0.0
         self._numbers = count(1)
+        self._generations = count(1)
 
     # -- events --------------------------------------------------------------------------------
 
@@ -193,7 +195,7 @@ class RouterCore:
             users = self._models[key].users
             if client_id in users:
                 users[client_id] = 1
-                instructions += self.model_released(client_id, key)
+                instructions += self.model_released(client_id, key, self.generation(key))
         return instructions
 
     def model_requested(
@@ -208,7 +210,7 @@ class RouterCore:
             groups = find_seats(nodes, request.device, request.options.hint)
         except InferenceRuntimeError as error:
             return [Refuse(ticket, error)]
-        state = self._models[request.key] = _ModelState(request, nodes, groups)
+        state = self._models[request.key] = _ModelState(request, next(self._generations), nodes, groups)
         state.waiting.append(ticket)
         state.users[client_id] += 1
         return self._try_next_group(state)
@@ -254,10 +256,13 @@ class RouterCore:
         state.replicas[started.replica_id].is_replacement = was_ready or replica.is_replacement
         return [started]
 
-    def model_released(self, client_id: str, key: str) -> list[Instruction]:
-        """One `close` of one client; the model goes when nobody uses it any more."""
+    def model_released(self, client_id: str, key: str, generation: int) -> list[Instruction]:
+        """One `close` of one client; the model goes when nobody uses it any more.
+
+        Closing what was unloaded meanwhile does nothing, also if the key was loaded again since.
+        """
         state = self._models.get(key)
-        if state is None or client_id not in state.users:
+        if state is None or state.generation != generation or client_id not in state.users:
             return []
         state.users[client_id] -= 1
         if state.users[client_id] <= 0:
@@ -302,6 +307,10 @@ class RouterCore:
             for replica_id, replica in state.replicas.items()
             if replica.phase is _Phase.READY
         )
+
+    def generation(self, key: str) -> int:
+        """Return the number of this load of the model; a later load has a higher one."""
+        return self._models[key].generation
 
     def keys_of(self, client_id: str) -> list[str]:
         """Return the models that a client uses."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from atriva_inference.binding import ShapeSignature
 from atriva_inference.device import Device, DeviceSpec
-from atriva_inference.errors import UnknownBackendError
+from atriva_inference.errors import BackendNotInstalledError, UnknownBackendError
 from atriva_inference.model_files import ModelFiles
 from atriva_inference.options import CompileOptions
 from atriva_inference.ports import Port
@@ -147,7 +147,13 @@ def make_backend(name: str) -> Backend:
         BackendNotInstalledError: its library is missing.
     """
     if name in _BUILT_IN and name not in _factories:
-        importlib.import_module(f"atriva_inference.backends.{name}")
+        try:
+            importlib.import_module(f"atriva_inference.backends.{name}")
+        except ModuleNotFoundError as error:
+            library = str(error.name)
+            raise BackendNotInstalledError(
+                name, f"the library {library!r}", f"pip install {library}"
+            ) from error
     if not isinstance(name, str) or name not in _factories:
         raise UnknownBackendError(str(name), backend_names())
     return _factories[name]()

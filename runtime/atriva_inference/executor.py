@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -193,7 +193,9 @@ class LocalExecutor:
             if self._pool is None:
                 return
             self._pool = None
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        # A callback that closes the model is on one of the threads, which cannot await itself.
+        with suppress(RuntimeError):
+            self._threads.shutdown(wait=True, cancel_futures=True)
         with self._changed:
             self._changed.wait_for(lambda: self._running == 0)
         self._shapes = ShapeCache(self._refuse)

@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.tools import Cluster, Driver
-
-
-@pytest.fixture(scope="session")
-def short_tmp():
-    """A folder with a short path: the names of Unix sockets are limited to 107 bytes."""
-    folder = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def cluster(short_tmp):
-    """A cluster of one node that other programs can join."""
-    folder = short_tmp / "c"
-    folder.mkdir()
-    running = Cluster(folder, {"ATRIVA_MODEL_STORE": str(folder / "store")})
-    yield running
-    running.stop()
+from tests.cluster.tools import Driver
 
 
 class Drivers:

@@ -19,7 +19,7 @@ def test_requests_move_on_when_a_replica_is_killed(driver_on):
     program = driver_on()
     program.do(f"""
         import signal
-        model = runtime.load_model({DIGITS!r}, replicas=2)
+        model = runtime.load_model({DIGITS!r}, name="pair", replicas=2)
         images = np.load({str(EXAMPLES / "models" / "digits_heldout.npz")!r})["images"]
         expected = [
             model.run({{"input": image[None]}})["output"].to_numpy() for image in images
@@ -47,7 +47,7 @@ def test_the_only_replica_is_replaced(driver_on):
     program = driver_on()
     program.do(f"""
         import signal
-        model = runtime.load_model({DIGITS!r})
+        model = runtime.load_model({DIGITS!r}, name="only")
         image = np.zeros((1, 1, 8, 8), "f4")
     """)
     (victim,) = program.get(PIDS)

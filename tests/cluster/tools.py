@@ -129,7 +129,7 @@ class Cluster:
             children = psutil.Process(node.pid).children(recursive=True)
             node.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                node.wait(20)
+                node.wait(5)
             for child in children:  # what is left of a node that did not end well
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.kill()

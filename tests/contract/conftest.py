@@ -12,13 +12,6 @@ PACKAGES = {package.__name__: package for package in (atriva_inference, atriva_r
 BACKENDS = ["openvino", "onnxruntime"]
 
 
-@pytest.fixture(scope="session")
-def embedded_cluster():
-    """Ray inside this process, kept from one runtime to the next."""
-    with atriva_ray.InferenceRuntime(address="local"):
-        yield
-
-
 @pytest.fixture(scope="session", params=PACKAGES)
 def package(request):
     """The package under test; everything the tests use is imported from it."""

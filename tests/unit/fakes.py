@@ -38,7 +38,7 @@ class FakeCompiledModel:
         self.specialised.append(signature)
         return FakeCompiledModel(self.device, self.slot_count, self.infer)
 
-    def profile(self, arrays, runs):
+    def profile(self, _arrays, runs):
         return Profile.from_runs("fake", self.device, [], [0.0] * runs, [1.0] * runs)
 
 
@@ -65,10 +65,10 @@ class FakeBackend:
     def devices(self):
         return list(self.present)
 
-    def expand(self, spec, devices, options):
+    def expand(self, _spec, devices, _options):
         return [device.name for device in devices]
 
-    def compile(self, files, device, options):
+    def compile(self, files, device, _options):
         self.asked.append(device)
         if device in self.refusing:
             raise CompileError(str(files.path), device, {device: self.refusing[device]})

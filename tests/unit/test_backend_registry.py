@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -24,6 +26,8 @@ from .fakes import FakeBackend
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
     """What a test registers is gone after it."""
+    for name in ("openvino", "onnxruntime", "tensorrt"):
+        importlib.import_module(f"atriva_inference.backends.{name}")
     monkeypatch.setattr(backend, "_factories", dict(backend._factories))
 
 
@@ -85,8 +89,19 @@ def test_tensorrt_says_what_to_install():
     assert "pip install onnxruntime-gpu tensorrt" in message
 
 
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_a_library_that_is_missing_is_named(monkeypatch, name):
+    monkeypatch.delitem(backend._factories, name)
+    monkeypatch.delitem(sys.modules, f"atriva_inference.backends.{name}")
+    monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+
+    with pytest.raises(BackendNotInstalledError, match=f"pip install {name}") as caught:
+        InferenceRuntime(name)
+    assert (caught.value.backend, caught.value.missing) == (name, f"the library {name!r}")
+
+
 def test_tensorrt_without_the_right_onnxruntime_says_so(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object())
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(BackendNotInstalledError, match="TensorrtExecutionProvider") as caught:
         InferenceRuntime("tensorrt")
@@ -137,9 +152,9 @@ def test_a_named_device_is_never_replaced_by_another(fake, model_path):
 
 
 def test_a_node_is_no_device_of_one_process(fake, model_path):
-    with InferenceRuntime("fake") as runtime:
-        with pytest.raises(DeviceNotAvailableError, match="needs a cluster") as caught:
-            runtime.load_model(model_path, "node-1/CPU")
+    runtime = InferenceRuntime("fake")
+    with pytest.raises(DeviceNotAvailableError, match="needs a cluster") as caught:
+        runtime.load_model(model_path, "node-1/CPU")
     assert set(caught.value.available) == {"CPU", "NPU", "GPU.0"}
 
 

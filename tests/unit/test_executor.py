@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from atriva_inference.errors import ClosedError, InferenceFailedError
 from atriva_inference.executor import LocalExecutor
 from atriva_inference.model import Model
+from atriva_inference.tensor import Tensor
 
 from .fakes import FakeCompiledModel
 
@@ -113,7 +115,7 @@ def test_run_and_submit_share_the_slots(make_model, gate):
 def test_threads_get_their_turn_in_the_order_they_came(make_model, gate):
     """A thread that runs one request after the other must not keep the others out."""
     model = make_model(gate, 1)
-    pool = model._executor._pool
+    line = model._executor._pool._waiting = Line()
     with ThreadPoolExecutor(5) as threads:
         futures = []
         for value in range(5):
@@ -121,19 +123,22 @@ def test_threads_get_their_turn_in_the_order_they_came(make_model, gate):
             if value == 0:
                 gate.wait_until_entered(1)
             else:
-                _wait_until(lambda value=value: len(pool._waiting) == value)
+                assert line.joined.acquire(timeout=PATIENCE_S)
         gate.let_out(5)
         assert [answer(future.result(PATIENCE_S)) for future in futures] == [0, 2, 4, 6, 8]
     assert gate.entered == [0, 1, 2, 3, 4]
 
 
-def _wait_until(is_true):
-    turn = threading.Event()
-    for _ in range(PATIENCE_S * 1000):
-        if is_true():
-            return
-        turn.wait(0.001)
-    pytest.fail("it did not come to that")
+class Line(deque):
+    """A queue that tells when somebody has joined it."""
+
+    def __init__(self):
+        super().__init__()
+        self.joined = threading.Semaphore(0)
+
+    def append(self, item):
+        super().append(item)
+        self.joined.release()
 
 
 def test_a_slot_that_cannot_be_opened_can_be_tried_again(make_model):
@@ -265,6 +270,4 @@ def test_a_signature_runs_on_a_model_compiled_for_it(make_model):
 
 
 def model_tensor(values):
-    from atriva_inference import Tensor  # noqa: PLC0415 - only here
-
     return Tensor.from_numpy(values, shape_override=(len(values),))

@@ -237,7 +237,7 @@ def test_another_model_of_the_same_name_is_refused(router, core, changes, messag
     assert isinstance(refused.error, ModelNameConflictError)
     assert message in str(refused.error)
     assert core.keys_of("bob") == []
-    assert core.model_released("bob", "resnet") == []
+    assert core.model_released("bob", "resnet", core.generation("resnet")) == []
     assert core.routes("resnet")
 
 
@@ -343,17 +343,31 @@ def test_a_model_goes_when_its_last_user_closes_it(router, core):
     first, second = router.load()
     router.ask()
     router.ask(client="bob")
-    assert core.model_released("ann", "resnet") == []
-    assert core.model_released("ann", "resnet") == []
-    assert core.model_released("ann", "resnet") == []  # it closed twice what it loaded twice
+    assert core.model_released("ann", "resnet", core.generation("resnet")) == []
+    assert core.model_released("ann", "resnet", core.generation("resnet")) == []
+    assert (
+        core.model_released("ann", "resnet", core.generation("resnet")) == []
+    )  # it closed twice what it loaded twice
     assert core.keys_of("ann") == []
-    assert core.model_released("bob", "resnet") == [StopReplica(first), StopReplica(second)]
+    assert core.model_released("bob", "resnet", core.generation("resnet")) == [
+        StopReplica(first),
+        StopReplica(second),
+    ]
     assert core.routes("resnet") is None
     assert core.requests() == {}
 
 
 def test_closing_what_is_not_loaded_does_nothing(core):
-    assert core.model_released("ann", "resnet") == []
+    assert core.model_released("ann", "resnet", 1) == []
+
+
+def test_closing_an_earlier_load_leaves_the_later_one_alone(router, core):
+    router.load()
+    earlier = core.generation("resnet")
+    core.model_unloaded("resnet")
+    router.load()
+    assert core.model_released("ann", "resnet", earlier) == []
+    assert core.keys_of("ann") == ["resnet"]
 
 
 def test_unload_takes_a_model_from_everybody(router, core):
@@ -361,7 +375,6 @@ def test_unload_takes_a_model_from_everybody(router, core):
     router.ask(client="bob")
     assert core.model_unloaded("resnet") == [StopReplica(first), StopReplica(second)]
     assert (core.keys_of("ann"), core.keys_of("bob")) == ([], [])
-    assert core.model_released("ann", "resnet") == []
 
 
 def test_unload_refuses_those_who_wait(router, core):
@@ -401,7 +414,10 @@ def test_a_client_that_leaves_while_it_waits_does_not_disturb_others_who_wait(ro
     assert core.client_left("ann") == []
     core.replica_ready(first, 2)
     assert Grant(2, "resnet") in core.replica_ready(second, 2)
-    assert core.model_released("bob", "resnet") == [StopReplica(first), StopReplica(second)]
+    assert core.model_released("bob", "resnet", core.generation("resnet")) == [
+        StopReplica(first),
+        StopReplica(second),
+    ]
 
 
 def test_a_silent_client_loses_its_models_when_its_lease_ends(router, core):
@@ -626,5 +642,5 @@ def test_the_version_stays_where_clients_need_not_hear(router, core):
     version = core.version
     core.client_seen("ann", 1)
     core.clock_ticked(2)
-    core.model_released("bob", "resnet")
+    core.model_released("bob", "resnet", core.generation("resnet"))
     assert core.version == version

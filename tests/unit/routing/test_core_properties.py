@@ -194,7 +194,8 @@ class RouterMachine(RuleBasedStateMachine):
             return  # it has nothing yet that it could close
         if self.uses[client, key]:
             self.uses[client, key] -= 1
-        self.do(self.core.model_released, client, key)
+        generation = self.core.generation(key) if key in self.core.requests() else 0
+        self.do(self.core.model_released, client, key, generation)
 
     @precondition(lambda self: self.core.requests())
     @rule(data=st.data())
