@@ -147,7 +147,7 @@ def test_a_model_that_no_device_can_compile(runtime, refuses, models, device):
         models / "onnx/uncompilable.onnx",
         device,
     )
-    assert set(error.reasons) >= {"CPU"}
+    assert "CPU" in {label.rpartition("/")[2] for label in error.reasons}  # on a cluster node/CPU
 
 
 # -- options ---------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_unknown_backends(package, refuses, backend_name):
 
 @pytest.mark.parametrize("device", ["XPU", "GPU.77", "AUTO:XPU", "AUTO:XPU,YPU", "xpu"])
 def test_devices_that_are_not_there(runtime, refuses, models, device):
-    words = [device.upper(), "found", "CPU", "atriva devices"]
+    words = ["no device", "found", "CPU", "atriva devices"]
     refuses("DeviceNotAvailableError", words, runtime.load_model, models / "onnx/conv.onnx", device)
 
 
@@ -219,7 +219,7 @@ def test_a_config_that_is_no_dict_of_names(runtime, refuses, models, config):
     refuses("OptionError", words, runtime.load_model, models / "onnx/conv.onnx", config=config)
 
 
-@pytest.mark.parametrize("device", ["MULTI:CPU", "HETERO:CPU", "BATCH:CPU"])
+@pytest.mark.parametrize("device", ["HETERO:CPU", "BATCH:CPU"])
 def test_devices_that_do_not_work_together(runtime, only_with, refuses, models, device):
     only_with("onnxruntime", "those of OpenVINO do")
     words = ["device", device, "one device or AUTO"]

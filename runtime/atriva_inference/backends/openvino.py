@@ -220,10 +220,17 @@ class _CompiledModel:
     ) -> ov.CompiledModel:
         self._check_config(device)
         try:
-            return self._core.compile_model(model, device, properties)
+            compiled = self._core.compile_model(model, device, properties)
+            if _runs_on_one_thread_of_its_own(compiled):
+                # There (seen in 2026.4), an inference whose shapes turn out impossible crashes the
+                # process, or passes for one that worked. Without streams it runs on the thread that
+                # asks: still one thread, and as fast, and it raises.
+                on_callers_thread = properties | {"NUM_STREAMS": 0}
+                compiled = self._core.compile_model(model, device, on_callers_thread)
         except RuntimeError as error:
             self._blame_config(model, device, error)
             raise CompileError(str(self._files.path), device, {device: _reason(error)}) from error
+        return compiled
 
     def _check_config(self, device: str) -> None:
         """Refuse unknown properties, which AUTO, MULTI and HETERO would ignore."""
@@ -314,7 +321,17 @@ def _properties(device: str, options: CompileOptions) -> dict[str, Any]:
     properties: dict[str, Any] = {"PERFORMANCE_HINT": str(hint)}
     if options.thread_count is not None and ":" not in device and "CPU" in device:
         properties["INFERENCE_NUM_THREADS"] = options.thread_count
+        if options.thread_count == 1:
+            properties["NUM_STREAMS"] = 0  # see _CompiledModel._compile
     return properties | dict(options.config)
+
+
+def _runs_on_one_thread_of_its_own(compiled: ov.CompiledModel) -> bool:
+    try:
+        streams = int(compiled.get_property("NUM_STREAMS"))
+        return streams == 1 and int(compiled.get_property("INFERENCE_NUM_THREADS")) == 1
+    except RuntimeError:  # not the processor
+        return False
 
 
 def _execution_devices(compiled: ov.CompiledModel) -> tuple[str, ...]:
