@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 import onnx
+import psutil
 import pytest
 
 import atriva_ray
-from tests.cluster.tools import Cluster
+from tests.cluster.tools import Cluster, wait_until
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "tests" / "models"
 LIGHT_MODELS = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left():
+    """When all tests are done: no process, thread or shared memory that was not there before."""
+    shm = Path("/dev/shm")  # noqa: S108 - looked at, not written
+    before = {path.name for path in shm.iterdir()}
+    yield
+    own = psutil.Process()
+
+    def left():
+        processes = [child for child in own.children(recursive=True) if child.is_running()]
+        threads = [thread.name for thread in threading.enumerate() if "atriva" in thread.name]
+        memory = {path.name for path in shm.iterdir() if path.name.startswith("atriva")} - before
+        return [*processes, *threads, *memory]
+
+    gc.collect()
+    wait_until(lambda: not left(), timeout_s=30, what=left)
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,6 @@ def test_errors_before_a_cluster_is_needed(tmp_path):
     for args, words in (
         (["run", DIGITS, "--input", tmp_path / "none.npy"], "there is no such file"),
         (["run", DIGITS, "--input", tmp_path / "x.txt"], "unknown suffix"),
-        (["run", tmp_path / "none.onnx", "--input", tmp_path / "x.txt"], "none.onnx"),
         (["devices", "--backend", "nope"], "expected one of 'openvino'"),
         (["devices", "--address", "127.0.0.1:1"], "no connection to the Ray cluster"),
         (["run", DIGITS], "--input"),

@@ -158,10 +158,10 @@ class Cluster:
             raise AssertionError(f"a node ended:\n{Path(log.name).read_text()}")
 
 
-def wait_until(condition, timeout_s: float = READY_TIMEOUT_S, every_s: float = 0.1):
-    """Return the condition's value as soon as it is true."""
+def wait_until(condition, timeout_s=READY_TIMEOUT_S, every_s=0.1, what=lambda: "nothing"):
+    """Return the condition's value as soon as it is true; else fail, showing `what()`."""
     deadline_s = time.monotonic() + timeout_s
     while not (value := condition()):
-        assert time.monotonic() < deadline_s, f"not within {timeout_s} s"
+        assert time.monotonic() < deadline_s, f"not within {timeout_s} s: {what()}"
         threading.Event().wait(every_s)
     return value

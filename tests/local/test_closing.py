@@ -33,7 +33,7 @@ def test_requests_that_run_are_answered_and_those_that_wait_are_refused(runtime,
     model = runtime.load_model(light_models / "light_squeezenet.onnx")
     (port,) = model.inputs
     inputs = {port.name: np.ones(port.shape, port.dtype)}
-    requests = [model.create_async_request() for _ in range(50)]
+    requests = [model.create_async_request() for _ in range(100)]
     for request in requests:
         request.start(inputs)
     requests[0].wait(PATIENCE_S)
@@ -57,13 +57,16 @@ def test_closing_under_threads_that_run(runtime, models, whole_runtime):
     model = runtime.load_model(models / "onnx/half.onnx")
     all_run = threading.Barrier(9)
 
+    def run_for_ever(value):
+        while True:
+            assert is_answer(model.run(half_input(value)), value)
+            assert is_answer(model.submit(half_input(value)).result(PATIENCE_S), value)
+
     def work(value):
         assert is_answer(model.run(half_input(value)), value)
         all_run.wait(PATIENCE_S)
         with pytest.raises(ClosedError):
-            while True:
-                assert is_answer(model.run(half_input(value)), value)
-                assert is_answer(model.submit(half_input(value)).result(PATIENCE_S), value)
+            run_for_ever(value)
 
     with ThreadPoolExecutor(8) as threads:
         working = [threads.submit(work, value) for value in range(8)]
@@ -165,4 +168,5 @@ def test_a_program_may_end_without_closing_anything(backend, models):
     result = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
-    assert (result.returncode, result.stdout, result.stderr) == (0, "(2, 4)\n", "")
+    assert (result.returncode, result.stdout) == (0, "(2, 4)\n"), result.stderr
+    assert "Traceback" not in result.stderr
