@@ -111,7 +111,7 @@ def run_demo(
     with np.load(example_file("digits_heldout.npz")) as data:
         images, labels = data["images"], data["labels"]
     on_stage("starting Ray")
-    with InferenceRuntime() as runtime:
+    with InferenceRuntime(address="local") as runtime:
         on_stage(f"loading {path.name} with AUTO on {replicas} replicas")
         model = runtime.load_model(path, device="AUTO", replicas=replicas)
         requests = [model.create_async_request() for _ in range(in_flight)]
