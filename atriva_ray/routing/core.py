@@ -210,7 +210,9 @@ class RouterCore:
             groups = find_seats(nodes, request.device, request.options.hint)
         except InferenceRuntimeError as error:
             return [Refuse(ticket, error)]
-        state = self._models[request.key] = _ModelState(request, next(self._generations), nodes, groups)
+        state = self._models[request.key] = _ModelState(
+            request, next(self._generations), nodes, groups
+        )
         state.waiting.append(ticket)
         state.users[client_id] += 1
         return self._try_next_group(state)
