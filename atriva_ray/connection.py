@@ -111,7 +111,6 @@ def _init(address: str, **options: Any) -> None:
     ray.init(
         address=address,
         namespace=DEFAULT_NAMESPACE,
-        logging_level=max(logging.WARNING, _logger.getEffectiveLevel()),
         configure_logging=False,
         **options,
     )

@@ -132,6 +132,7 @@ def demo(
     """Classify real images on an embedded cluster and check every answer."""
     from atriva_ray.demo.digits import run_demo  # noqa: PLC0415 - keeps --help fast
 
+    _quiet_ray()
     columns = (
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
@@ -172,10 +173,16 @@ def demo(
     raise typer.Exit(_EXIT_FAILED)
 
 
+def _quiet_ray() -> None:
+    """Show Ray's own notices only with ``--debug``; importing Ray has set its level to INFO."""
+    logging.getLogger("ray").setLevel(logging.getLogger().level)
+
+
 @contextmanager
 def _runtime(backend: str, address: str | None) -> Iterator[InferenceRuntime]:
     from atriva_ray.runtime import InferenceRuntime  # noqa: PLC0415 - keeps --help fast
 
+    _quiet_ray()
     with _out.status("connecting to Ray …") if _out.is_terminal else nullcontext():
         runtime = InferenceRuntime(backend, address=address)
     with runtime:
