@@ -4,6 +4,11 @@ Everything that ``atriva_inference`` exports is here under the same name; `Infer
 `Model` are the cluster's, and a few names exist only on a cluster.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from atriva_inference import (
     AsyncRequest,
     BackendNotInstalledError,
@@ -37,8 +42,6 @@ from atriva_inference import (
     backend_names,
     register_backend,
 )
-from atriva_ray.connection import get_router
-from atriva_ray.dispatch import ReplicaUse
 from atriva_ray.errors import (
     ClusterError,
     ModelFilesMissingError,
@@ -46,8 +49,12 @@ from atriva_ray.errors import (
     ModelNotLoadedError,
     ReplicaLostError,
 )
-from atriva_ray.model import Model
-from atriva_ray.runtime import InferenceRuntime
+
+if TYPE_CHECKING:
+    from atriva_ray.dispatch import ReplicaUse
+    from atriva_ray.model import Model
+    from atriva_ray.router_handle import RouterHandle, get_router
+    from atriva_ray.runtime import InferenceRuntime
 
 __all__ = [
     "AsyncRequest",
@@ -83,6 +90,7 @@ __all__ = [
     "RequestBusyError",
     "RequestError",
     "RequestNotStartedError",
+    "RouterHandle",
     "ShapeCacheInfo",
     "Stream",
     "Tensor",
@@ -91,3 +99,21 @@ __all__ = [
     "get_router",
     "register_backend",
 ]
+
+_NEEDS_RAY = {
+    "InferenceRuntime": "atriva_ray.runtime",
+    "Model": "atriva_ray.model",
+    "ReplicaUse": "atriva_ray.dispatch",
+    "RouterHandle": "atriva_ray.router_handle",
+    "get_router": "atriva_ray.router_handle",
+}
+"""Names whose modules import Ray; importing Ray takes a second, and deciding does not need it."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs Ray when it is first asked for."""
+    if name not in _NEEDS_RAY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_NEEDS_RAY[name]), name)
+    globals()[name] = value
+    return value

@@ -12,15 +12,12 @@ from typing import Any
 import ray
 
 from atriva_ray.errors import ClusterError
-from atriva_ray.replica import MAX_CONCURRENT_CALLS
-from atriva_ray.router import Router
 
-__all__ = ["DEFAULT_NAMESPACE", "ROUTER_NAME", "Connection", "connect", "get_router"]
+__all__ = ["DEFAULT_NAMESPACE", "Connection", "connect"]
 
 _logger = logging.getLogger(__name__)
 
 DEFAULT_NAMESPACE = "atriva"
-ROUTER_NAME = "atriva-router"
 _CONNECT_TIMEOUT_S = 10.0
 
 _lock = threading.Lock()
@@ -84,27 +81,6 @@ def connect(address: str | None) -> Connection:
         _embedded_users = 1
         _logger.info("no running Ray cluster; started an embedded one in this program")
         return Connection("embedded", is_embedded=True)
-
-
-def get_router(namespace: str = DEFAULT_NAMESPACE) -> Any:
-    """Return the router's actor handle, starting the router if the namespace has none.
-
-    Its methods are plain actor methods, for any Ray program:
-    ``ray.get(get_router().infer.remote("name", {"input": array}))``. Pass ``ray.put(array)``
-    instead of an array above 100 kB, so that the router passes on a reference.
-    """
-    return (
-        ray.remote(Router)
-        .options(
-            name=ROUTER_NAME,
-            namespace=namespace,
-            get_if_exists=True,
-            lifetime="detached",
-            num_cpus=0,
-            max_concurrency=MAX_CONCURRENT_CALLS,
-        )
-        .remote()
-    )
 
 
 def _init(address: str, **options: Any) -> None:

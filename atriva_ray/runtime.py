@@ -30,13 +30,14 @@ from atriva_inference.model_files import ModelFiles
 from atriva_inference.options import CompileOptions, PerformanceHint
 from atriva_inference.runtime import check_config
 from atriva_inference.tensor import DEFAULT_LAYOUT, Tensor
-from atriva_ray.connection import DEFAULT_NAMESPACE, connect, get_router
+from atriva_ray.connection import DEFAULT_NAMESPACE, connect
 from atriva_ray.dispatch import Dispatcher
 from atriva_ray.errors import ModelFilesMissingError
 from atriva_ray.model import Model
 from atriva_ray.model_store import ModelSource, pack
 from atriva_ray.ray_errors import translated
 from atriva_ray.router import ModelRoutes
+from atriva_ray.router_handle import RouterHandle, get_router
 from atriva_ray.routing.core import ModelRequest
 
 __all__ = ["InferenceRuntime"]
@@ -114,8 +115,8 @@ class InferenceRuntime:
         return self._connection.address
 
     @property
-    def router(self) -> Any:
-        """The router's actor handle; see `atriva_ray.get_router`."""
+    def router(self) -> RouterHandle:
+        """The router's handle; see `atriva_ray.get_router`."""
         return self._router
 
     def devices(self) -> list[Device]:

@@ -130,6 +130,11 @@ class Tensor:
         """Whether the model is to be compiled for exactly this shape."""
         return self._specialise
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the data as it was given, in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def to_numpy(self) -> Array:
         """Return the data without copying; a result stays valid as long as it is referenced."""
         return self._array

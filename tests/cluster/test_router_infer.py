@@ -16,7 +16,8 @@ def program(cluster, module_drivers):
     driver.do(f"""
         from atriva_ray import get_router
         model = runtime.load_model({DIGITS!r}, name="digits", replicas=2)
-        router = ray.get_actor("atriva-router", namespace="atriva")
+        router = get_router()
+        actor = ray.get_actor("atriva-router", namespace="atriva")
         image = np.load({str(EXAMPLES / "models" / "digits_heldout.npz")!r})["images"][:1]
     """)
     return driver
@@ -28,6 +29,25 @@ def test_a_plain_call_answers_as_the_model_does(program):
         direct = model.run({"input": image})["output"].to_numpy()
     """)
     assert program.get("bool(np.array_equal(relayed, direct))")
+
+
+def test_the_bare_actor_answers_too(program):
+    program.do("""
+        from_actor = ray.get(actor.infer.remote("digits", {"input": image}))["output"].to_numpy()
+        many = np.repeat(image, 2000, axis=0).astype("f4")
+        wide = ray.get(actor.infer.remote("digits", {"input": many}))["output"]
+    """)
+    assert program.get("from_actor.shape, wide.shape") == [[1, 10], [2000, 10]]
+
+
+def test_a_handle_travels_to_other_ray_programs(program):
+    program.do("""
+        @ray.remote(num_cpus=0)
+        def ask(handle, image):
+            return ray.get(handle.infer.remote("digits", {"input": image}))["output"].shape
+        shape = ray.get(ask.remote(router, image))
+    """)
+    assert program.get("shape") == [1, 10]
 
 
 def test_a_reference_passes_the_router(program):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def test_snippet(code, package, embedded_cluster, monkeypatch):
 def test_links_lead_somewhere(page: Path):
     for target in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_example_program(embedded_cluster, capsys):
+    runpy.run_path(str(ROOT / "examples" / "classify_digits.py"), run_name="__main__")
+    shown = capsys.readouterr().out
+    assert "recognised 99" in shown
+    assert shown.count("CPU: ") == 2
 
 
 def test_the_readme_begins_with_the_two_commands():
