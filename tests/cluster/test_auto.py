@@ -17,7 +17,7 @@ def program(module_drivers):
     driver.do(f"""
         import numpy as np
         from atriva_ray import *
-        runtime = InferenceRuntime()
+        runtime = InferenceRuntime(address="local")
         def where(device, **options):
             with runtime.load_model({DIGITS!r}, device, **options) as model:
                 shape = model.run({{"input": np.zeros((1, 1, 8, 8), "f4")}})["output"].shape
