@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -36,6 +36,7 @@ Post = Callable[[Callable[[], None]], None]
 @dataclass(slots=True)
 class _Request:
     bound: BoundInputs
+    has_callbacks: bool
     answer: Future[Outputs] = field(default_factory=Future)
     attempts: int = 0
 
@@ -67,6 +68,7 @@ class Dispatcher:
         model_name: str,
         routes: ModelRoutes,
         post: Post,
+        post_answer: Post,
         on_lost: Callable[[str], None],
         on_close: Callable[[], None],
         make_carrier: Callable[[Any], Carrier] = ActorCarrier,
@@ -76,6 +78,7 @@ class Dispatcher:
         self.version = routes.version
         self._model_name = model_name
         self._post = post
+        self._post_answer = post_answer
         self._on_lost = on_lost
         self._on_close = on_close
         self._make_carrier = make_carrier
@@ -128,11 +131,16 @@ class Dispatcher:
 
     def run(self, bound: BoundInputs) -> Outputs:
         """Run one request and block for its answer."""
-        return self.submit(bound).result()
+        return self._queue(_Request(bound, has_callbacks=False)).result()
 
     def submit(self, bound: BoundInputs) -> Future[Outputs]:
-        """Queue one request and send what can be sent."""
-        request = _Request(bound)
+        """Queue one request and send what can be sent.
+
+        The future's callbacks run on threads of their own, so they may run requests themselves.
+        """
+        return self._queue(_Request(bound, has_callbacks=True))
+
+    def _queue(self, request: _Request) -> Future[Outputs]:
         with self._changed:
             self._check_open()
             self._waiting.append(request)
@@ -186,7 +194,7 @@ class Dispatcher:
             waiting = list(self._waiting)
             self._waiting.clear()
         for request in waiting:
-            _settle(request.answer, gone)
+            self._finish(request, partial(_settle, request.answer, gone))
 
     def _pump(self) -> None:
         """Send requests while there are some and a replica has room."""
@@ -222,7 +230,7 @@ class Dispatcher:
                 self._balancer.finished(replica_id, answer.service_time_s, answer.queue_len)
                 if replica_id in self._uses:
                     self._uses[replica_id].answered += 1
-            request.answer.set_result(own(answer.outputs))
+            self._finish(request, partial(_answer, request.answer, answer.outputs))
         else:
             self._take_failure(request, replica_id, translated(error, self._model_name))
         with self._changed:
@@ -234,7 +242,7 @@ class Dispatcher:
         if not isinstance(error, ReplicaLostError):
             with self._changed:
                 self._balancer.finished(replica_id)
-            _settle(request.answer, error)
+            self._finish(request, partial(_settle, request.answer, error))
             return
         self._on_lost(replica_id)
         with self._changed:
@@ -243,11 +251,17 @@ class Dispatcher:
                 self._waiting.appendleft(request)
                 return
         refusal = self._refusal
+        lost: Exception = ReplicaLostError(self._model_name, request.attempts, error.reason)
         if isinstance(refusal, ModelNotLoadedError):
-            _settle(request.answer, refusal)
+            lost = refusal
+        self._finish(request, partial(_settle, request.answer, lost))
+
+    def _finish(self, request: _Request, settle: Callable[[], None]) -> None:
+        """Settle a request where its callbacks cannot hold up other answers."""
+        if request.has_callbacks:
+            self._post_answer(settle)
         else:
-            lost = ReplicaLostError(self._model_name, request.attempts, error.reason)
-            _settle(request.answer, lost)
+            settle()
 
     def _take_over(self, routes: ModelRoutes) -> None:
         gone = self._balancer.set_routes(route for route, _, _ in routes.replicas)
@@ -271,6 +285,15 @@ class Dispatcher:
             return reply.result()
         except Exception as error:  # noqa: BLE001 - the table knows which ones are Ray's
             raise translated(error, self._model_name) from None
+
+
+def _answer(answer: Future[Outputs], outputs: Mapping[str, Any]) -> None:
+    try:
+        owned = own(outputs)
+    except MemoryError as error:
+        answer.set_exception(error)
+    else:
+        answer.set_result(owned)
 
 
 def _settle(answer: Future[Outputs], error: BaseException) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ ModelArchive: TypeAlias = Mapping[str, npt.NDArray[np.uint8]]
 _FOLDER_VARIABLE = "ATRIVA_MODEL_STORE"
 _LIMIT_VARIABLE = "ATRIVA_MODEL_STORE_BYTES"
 _DEFAULT_LIMIT_BYTES = 20 * 1024**3
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+"""Only what has such a name was put there by us, and may be removed by us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +121,11 @@ def _safe(name: str, source: ModelSource) -> PurePosixPath:
 
 def _make_room(root: Path, wanted_bytes: int, spare: Path) -> None:
     limit_bytes = int(os.environ.get(_LIMIT_VARIABLE, _DEFAULT_LIMIT_BYTES))
-    kept = [folder for folder in root.iterdir() if folder.is_dir() and folder != spare]
+    kept = [folder for folder in root.iterdir() if _FINGERPRINT.fullmatch(folder.name)]
     sizes = {
         folder: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         for folder in kept
-        if not folder.name.startswith(".incoming-")
+        if folder != spare
     }
     total_bytes = wanted_bytes + sum(sizes.values())
     for folder in sorted(sizes, key=lambda folder: folder.stat().st_atime):

@@ -275,7 +275,10 @@ class Router:
             if not isinstance(failure, InferenceRuntimeError):
                 failure = ModelError(f"a replica on {seat.label} could not be started: {failure!r}")
             await self._end(order.replica_id)
-            await self._carry_out(self._core.replica_failed(order.replica_id, failure))
+            if isinstance(failure, ReplicaLostError):  # its process ended while it compiled
+                await self._carry_out(self._core.replica_died(order.replica_id))
+            else:
+                await self._carry_out(self._core.replica_failed(order.replica_id, failure))
             return
         self._infos[order.replica_id] = info
         self._spawn(self._watch(order.replica_id, actor))

@@ -11,6 +11,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import PurePath
 from typing import Any, Self
@@ -45,6 +46,7 @@ __all__ = ["InferenceRuntime"]
 _logger = logging.getLogger(__name__)
 
 _WATCH_TIMEOUT_S = 5.0
+_CALLBACK_THREADS = 4
 _MAX_REPLICAS = 10_000
 
 
@@ -94,11 +96,13 @@ class InferenceRuntime:
         self._is_closed = False
         self._connection = connect(address)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="atriva-dispatch")
+        self._answers = ThreadPoolExecutor(_CALLBACK_THREADS, thread_name_prefix="atriva-callbacks")
         try:
             self._router = get_router(namespace)
             self._call(self._router.devices.remote(backend), backend)
         except BaseException:
             self._worker.shutdown()
+            self._answers.shutdown()
             self._connection.close()
             raise
         self._watch(0)
@@ -182,7 +186,8 @@ class InferenceRuntime:
         dispatcher = Dispatcher(
             model_name,
             routes,
-            post=self._post,
+            post=partial(_post, self._worker),
+            post_answer=partial(_post, self._answers),
             on_lost=self._report_lost,
             on_close=partial(self._release, request.key, routes.generation),
         )
@@ -231,7 +236,9 @@ class InferenceRuntime:
                     model.close()
                 self._call(self._router.leave.remote(self._client_id), self._client_id)
         finally:
-            self._worker.shutdown(wait=True, cancel_futures=True)
+            for threads in (self._worker, self._answers):
+                with suppress(RuntimeError):  # a callback that closes cannot await its own thread
+                    threads.shutdown(wait=True)
             self._connection.close()
 
     def __enter__(self) -> Self:
@@ -281,7 +288,9 @@ class InferenceRuntime:
         reply: Future[Any] = self._router.watch.remote(
             self._client_id, version, _WATCH_TIMEOUT_S
         ).future()
-        reply.add_done_callback(lambda done: self._post(partial(self._take_routes, version, done)))
+        reply.add_done_callback(
+            lambda done: _post(self._worker, partial(self._take_routes, version, done))
+        )
 
     def _take_routes(self, version: int, reply: Future[Any]) -> None:
         if self._is_closed:
@@ -305,12 +314,6 @@ class InferenceRuntime:
                     dispatcher.set_routes(routes if is_same else None)
         self._watch(newest)
 
-    def _post(self, work: Callable[[], None]) -> None:
-        try:
-            self._worker.submit(_logged, work)
-        except RuntimeError:  # shut down: the runtime was closed and nobody waits for this
-            _logger.debug("dropped an event that came after close")
-
     def _call(self, reference: Any, what: str) -> Any:
         try:
             return ray.get(reference)
@@ -320,6 +323,13 @@ class InferenceRuntime:
     def _check_open(self) -> None:
         if self._is_closed:
             raise ClosedError("this runtime")
+
+
+def _post(threads: ThreadPoolExecutor, work: Callable[[], None]) -> None:
+    try:
+        threads.submit(_logged, work)
+    except RuntimeError:  # shut down: the runtime was closed and nobody waits for this
+        _logger.debug("dropped an event that came after close")
 
 
 def _logged(work: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from itertools import count
 from atriva_inference.device import DeviceSpec, device_rank
 from atriva_inference.errors import CompileError, InferenceRuntimeError
 from atriva_inference.options import CompileOptions
-from atriva_ray.errors import ModelNameConflictError, ModelNotLoadedError
+from atriva_ray.errors import ModelNameConflictError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.routing.balance import Route
 from atriva_ray.routing.placement import Node, Placement, Seat, assign, find_seats
 
@@ -27,6 +27,9 @@ __all__ = [
 
 CLIENT_LEASE_S = 15.0
 """A client that was not heard of for this long has died."""
+
+_MAX_DEATHS_BEFORE_READY = 3
+"""A model that kills every process that compiles it is given up after so many."""
 
 _FIRST_RESTART_DELAY_S = 0.1
 _LAST_RESTART_DELAY_S = 30.0
@@ -138,6 +141,7 @@ class _ModelState:
     users: Counter[str] = field(default_factory=Counter)
     reasons: dict[str, str] = field(default_factory=dict)
     restart_delay_s: float = _FIRST_RESTART_DELAY_S
+    deaths_before_ready: int = 0
 
     @property
     def is_starting(self) -> bool:
@@ -251,6 +255,13 @@ class RouterCore:
         replica = state.replicas.pop(replica_id)
         self.version += 1
         was_ready = replica.phase is _Phase.READY
+        if not state.has_served and not was_ready and not replica.is_replacement:
+            state.deaths_before_ready += 1
+            if state.deaths_before_ready >= _MAX_DEATHS_BEFORE_READY:
+                label = replica.placement.seat.label
+                return self._give_up(
+                    state, ReplicaLostError(state.request.name, state.deaths_before_ready, label)
+                )
         if was_ready and self._now_s - replica.ready_s >= _STABLE_S:
             state.restart_delay_s = _FIRST_RESTART_DELAY_S
         started = self._start(state, replica.placement, state.restart_delay_s)

@@ -253,3 +253,20 @@ def test_a_request_that_threads_fight_for_runs_once_at_a_time(package, slow, ima
     assert outcomes.count("started") >= 1
     assert set(outcomes) <= {"started", "busy"}
     assert request.wait(PATIENCE_S)
+
+
+def test_a_callback_may_run_further_requests_and_close(load, models, expected):
+    model = load(models / "onnx/conv.onnx")
+    inputs = {"input": expected["x_nchw"]}
+    shapes = []
+    finished = threading.Event()
+
+    def callback(_request):
+        shapes.append(model.run(inputs)["output"].shape)
+        model.close()
+        finished.set()
+
+    request = model.create_async_request(callback)
+    request.start(inputs)
+    assert finished.wait(60)
+    assert shapes == [(1, 4)]

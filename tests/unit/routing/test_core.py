@@ -9,7 +9,7 @@ import pytest
 from atriva_inference.device import Device, DeviceSpec
 from atriva_inference.errors import CompileError, DeviceNotAvailableError, ModelError
 from atriva_inference.options import CompileOptions, PerformanceHint
-from atriva_ray.errors import ModelNameConflictError, ModelNotLoadedError
+from atriva_ray.errors import ModelNameConflictError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.routing.balance import Route
 from atriva_ray.routing.core import (
     CLIENT_LEASE_S,
@@ -359,6 +359,25 @@ def test_a_model_goes_when_its_last_user_closes_it(router, core):
 
 def test_closing_what_is_not_loaded_does_nothing(core):
     assert core.model_released("ann", "resnet", 1) == []
+
+
+def test_a_model_that_kills_every_process_that_compiles_it_is_given_up(router, core):
+    (started,) = router.ask(request_for(replica_count=1))
+    (started,) = core.replica_died(started.replica_id)
+    (started,) = core.replica_died(started.replica_id)
+    (refused,) = core.replica_died(started.replica_id)
+    assert refused.ticket == 1
+    assert isinstance(refused.error, ReplicaLostError)
+    assert refused.error.attempts == 3
+    assert core.requests() == {}
+
+
+def test_a_replacement_that_dies_while_it_compiles_is_replaced(router, core):
+    first, second = router.load()
+    (third,) = core.replica_died(first)
+    (fourth,) = core.replica_died(third.replica_id)
+    assert fourth.delay_s > third.delay_s
+    assert [route.replica_id for route in core.routes("resnet")] == [second]
 
 
 def test_closing_an_earlier_load_leaves_the_later_one_alone(router, core):

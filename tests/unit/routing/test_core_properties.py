@@ -171,9 +171,16 @@ class RouterMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def die(self, data):
         replica_id = data.draw(st.sampled_from(list(self.replicas)))
+        has_served = self.replicas[replica_id].is_ready or bool(
+            self.core.routes(replica_id.partition("#")[0])
+        )
         del self.replicas[replica_id]
-        (started,) = self.do(self.core.replica_died, replica_id)
-        assert started.delay_s <= 30
+        first, *others = self.do(self.core.replica_died, replica_id)
+        if isinstance(first, StartReplica):
+            assert (first.delay_s <= 30, others) == (True, [])
+        else:  # given up: nothing of it was ever ready
+            assert not has_served
+            assert replica_id.partition("#")[0] not in self.core.requests()
 
     @precondition(lambda self: self.stopped_early)
     @rule(data=st.data(), error=errors)
