@@ -64,7 +64,7 @@ class Router:
     """One per cluster namespace. Lives until its cluster ends; its replicas live no longer."""
 
     def __init__(self) -> None:
-        self._core = RouterCore()
+        self._core = RouterCore(first_generation=time.time_ns())
         self._inventory = Inventory()
         self._sources: dict[str, ModelSource] = {}
         self._actors: dict[str, Any] = {}

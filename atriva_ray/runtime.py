@@ -33,10 +33,10 @@ from atriva_inference.runtime import check_config
 from atriva_inference.tensor import DEFAULT_LAYOUT, Tensor
 from atriva_ray.connection import DEFAULT_NAMESPACE, connect
 from atriva_ray.dispatch import Dispatcher
-from atriva_ray.errors import ModelFilesMissingError
+from atriva_ray.errors import ClusterError, ModelFilesMissingError
 from atriva_ray.model import Model
 from atriva_ray.model_store import ModelSource, pack
-from atriva_ray.ray_errors import translated
+from atriva_ray.ray_errors import LOST, translated
 from atriva_ray.router import ModelRoutes
 from atriva_ray.router_handle import RouterHandle, get_router
 from atriva_ray.routing.core import ModelRequest
@@ -90,6 +90,7 @@ class InferenceRuntime:
         if backend not in backend_names():
             raise UnknownBackendError(str(backend), backend_names())
         self._backend = backend
+        self._namespace = namespace
         self._client_id = uuid.uuid4().hex
         self._models: weakref.WeakSet[Model] = weakref.WeakSet()
         self._dispatchers: dict[str, list[Dispatcher]] = defaultdict(list)
@@ -99,7 +100,7 @@ class InferenceRuntime:
         self._answers = ThreadPoolExecutor(_CALLBACK_THREADS, thread_name_prefix="atriva-callbacks")
         try:
             self._router = get_router(namespace)
-            self._call(self._router.devices.remote(backend), backend)
+            self._ask("devices", backend, backend)
         except BaseException:
             self._worker.shutdown()
             self._answers.shutdown()
@@ -126,9 +127,7 @@ class InferenceRuntime:
     def devices(self) -> list[Device]:
         """Return the devices of all nodes (``device.node``), the one AUTO prefers first."""
         self._check_open()
-        devices: list[Device] = self._call(
-            self._router.devices.remote(self._backend), self._backend
-        )
+        devices: list[Device] = self._ask("devices", self._backend, self._backend)
         return sorted(devices, key=lambda device: device.preference)
 
     def load_model(
@@ -220,7 +219,7 @@ class InferenceRuntime:
             ModelNotLoadedError: no model of this name is loaded.
         """
         self._check_open()
-        self._call(self._router.unload.remote(name), name)
+        self._ask("unload", name, name)
 
     def close(self) -> None:
         """Release every model that this runtime loaded; safe to call again.
@@ -234,7 +233,7 @@ class InferenceRuntime:
             if ray.is_initialized():
                 for model in list(self._models):
                     model.close()
-                self._call(self._router.leave.remote(self._client_id), self._client_id)
+                self._ask("leave", self._client_id, self._client_id)
         finally:
             for threads in (self._worker, self._answers):
                 with suppress(RuntimeError):  # a callback that closes cannot await its own thread
@@ -259,18 +258,18 @@ class InferenceRuntime:
             path = os.fspath(model_path)
             if self._connection.is_embedded or not PurePath(path).is_absolute():
                 raise
-            source: ModelSource = self._call(self._router.find_model.remote(path), path)
+            source: ModelSource = self._ask("find_model", path, path)
             return source
 
     def _load(self, request: ModelRequest, source: ModelSource) -> ModelRoutes:
-        load = partial(self._router.load.remote, self._client_id, request, source)
+        load = partial(self._ask, "load", request.name, self._client_id, request, source)
         try:
-            routes: ModelRoutes = self._call(load(), request.name)
+            routes: ModelRoutes = load()
         except ModelFilesMissingError:
             files = ModelFiles.find(source.path)
             archive = ray.put(pack(files))
-            self._call(self._router.upload.remote(source, [archive]), request.name)
-            routes = self._call(load(), request.name)
+            self._ask("upload", request.name, source, [archive])
+            routes = load()
         return routes
 
     def _release(self, key: str, generation: int) -> None:
@@ -278,7 +277,7 @@ class InferenceRuntime:
             dispatcher for dispatcher in self._dispatchers[key] if dispatcher.is_open
         ]
         if ray.is_initialized():
-            self._call(self._router.release.remote(self._client_id, key, generation), key)
+            self._ask("release", key, self._client_id, key, generation)
 
     def _report_lost(self, replica_id: str) -> None:
         self._router.report_lost.remote(replica_id)
@@ -297,11 +296,14 @@ class InferenceRuntime:
             return
         error = reply.exception()
         if error is not None:
-            # Its replicas end with the router, so every model is gone; nothing will come back.
+            # Its replicas end with the router, so every model is gone and has to be loaded again.
             _logger.error("the router is gone: %s", error)
-            for dispatchers in self._dispatchers.values():
+            for dispatchers in list(self._dispatchers.values()):
                 for dispatcher in dispatchers:
                     dispatcher.set_routes(None)
+            if ray.is_initialized():
+                self._router = get_router(self._namespace)
+                self._watch(0)
             return
         newest, models = reply.result()
         if newest != version:
@@ -314,11 +316,23 @@ class InferenceRuntime:
                     dispatcher.set_routes(routes if is_same else None)
         self._watch(newest)
 
-    def _call(self, reference: Any, what: str) -> Any:
-        try:
-            return ray.get(reference)
-        except ray.exceptions.RayError as error:
-            raise translated(error, what) from None
+    def _ask(self, method: str, what: str, *arguments: Any) -> Any:
+        """Call the router, a new one if the old one died.
+
+        Raises:
+            ClusterError: the new one died as well.
+            InferenceRuntimeError: what the router raised.
+        """
+        for is_last in (False, True):
+            try:
+                return ray.get(getattr(self._router, method).remote(*arguments))
+            except LOST as error:
+                if is_last:
+                    raise ClusterError(self.cluster, f"its router died: {error}") from error
+                self._router = get_router(self._namespace)
+            except ray.exceptions.RayError as error:
+                raise translated(error, what) from None
+        raise AssertionError("unreachable")
 
     def _check_open(self) -> None:
         if self._is_closed:

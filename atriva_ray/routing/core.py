@@ -167,13 +167,18 @@ class RouterCore:
     with every change that clients should hear of.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first_generation: int = 1) -> None:
+        """Start with no models.
+
+        Args:
+            first_generation: number of the first load, above those of any router before this one.
+        """
         self.version = 0
         self._models: dict[str, _ModelState] = {}
         self._clients: dict[str, float] = {}
         self._now_s = 0.0
         self._numbers = count(1)
-        self._generations = count(1)
+        self._generations = count(first_generation)
 
     # -- events --------------------------------------------------------------------------------
 

@@ -56,6 +56,37 @@ def test_the_only_replica_is_replaced(driver_on):
     wait_until(lambda: program.get(PIDS) not in ([victim], []))
 
 
+def test_a_killed_router_is_replaced_and_models_are_loaded_again(driver_on, cluster):
+    program = driver_on()
+    program.do(f"""
+        model = runtime.load_model({DIGITS!r}, name="before")
+        image = np.zeros((1, 1, 8, 8), "f4")
+        model.run({{"input": image}})
+    """)
+    replicas = program.get(PIDS)
+    (router,) = [
+        process
+        for node in cluster.nodes
+        for process in psutil.Process(node.pid).children(recursive=True)
+        if process.name().startswith("ray::Router")
+    ]
+    router.kill()
+
+    def is_told():
+        try:
+            program.get('model.run({"input": image})["output"].shape')
+        except DriverError as error:
+            return error.name == "ModelNotLoadedError"
+        return False
+
+    wait_until(is_told)
+    wait_until(lambda: not any(map(psutil.pid_exists, replicas)))
+    program.do(f"again = runtime.load_model({DIGITS!r}, name='before')")
+    assert program.get('again.run({"input": image})["output"].shape') == [1, 10]
+    program.do("model.close()")
+    assert program.get('again.run({"input": image})["output"].shape') == [1, 10]
+
+
 def test_bad_requests_leave_the_replicas_and_other_callers_alone(driver_on):
     program, other = driver_on(), driver_on()
     path = str(MODELS / "onnx" / "data_dependent.onnx")

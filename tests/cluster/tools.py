@@ -108,7 +108,7 @@ class Cluster:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.address = f"{ray.util.get_node_ip_address()}:{port}"
-        self._nodes: list[subprocess.Popen[str]] = []
+        self.nodes: list[subprocess.Popen[str]] = []
         self._start(
             [
                 "--head",
@@ -124,7 +124,7 @@ class Cluster:
         self._start([f"--address={self.address}"], self._env | env, wrapper)
 
     def stop(self) -> None:
-        for node in reversed(self._nodes):
+        for node in reversed(self.nodes):
             if node.poll() is not None:
                 continue
             children = psutil.Process(node.pid).children(recursive=True)
@@ -140,7 +140,7 @@ class Cluster:
     def _start(
         self, options: list[str], env: dict[str, str], wrapper: list[str] | None = None
     ) -> None:
-        log = (self._folder / f"node-{len(self._nodes)}.log").open("w+")
+        log = (self._folder / f"node-{len(self.nodes)}.log").open("w+")
         command = [str(BIN / "ray"), "start", "--block", "--num-cpus=2", "--disable-usage-stats"]
         node = subprocess.Popen(
             [*(wrapper or []), *command, *options],
@@ -149,7 +149,7 @@ class Cluster:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        self._nodes.append(node)
+        self.nodes.append(node)
         while "Ray runtime started" not in (self._folder / Path(log.name).name).read_text():
             try:
                 node.wait(0.2)
