@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import tempfile
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -64,26 +66,45 @@ def connect(address: str | None) -> Connection:
                 _embedded_users += 1
                 return Connection("embedded", is_embedded=True)
             return Connection(_current_address(), is_embedded=False)
-        wanted = address or os.environ.get("RAY_ADDRESS") or "auto"
-        _check_reachable(wanted)
-        if wanted != "local":
-            try:
-                _init(wanted)
-            except ConnectionError as error:
-                if wanted != "auto":
-                    raise ClusterError(wanted, f"{error}; {_token_hint()}") from error
-            except (ValueError, RuntimeError) as error:
-                raise ClusterError(wanted, str(error)) from error
-            else:
-                _logger.info("joined the Ray cluster at %s", _current_address())
-                return Connection(_current_address(), is_embedded=False)
+        wanted = address or os.environ.get("RAY_ADDRESS")
+        if wanted is None and _has_running_cluster():
+            _join(None)
+            return Connection(_current_address(), is_embedded=False)
+        if wanted not in (None, "local"):
+            _check_reachable(wanted)
+            _join(wanted)
+            return Connection(_current_address(), is_embedded=False)
         _init("local", include_dashboard=False)
         _embedded_users = 1
-        _logger.info("no running Ray cluster; started an embedded one in this program")
+        _logger.info("started an embedded Ray cluster in this program")
         return Connection("embedded", is_embedded=True)
 
 
-def _init(address: str, **options: Any) -> None:
+def _has_running_cluster() -> bool:
+    """Whether the cluster that ``ray start`` last made on this machine still answers.
+
+    Ray notes its address where ``ray.init`` documents it, and leaves the note behind when it is
+    killed. An address of "auto" would do too much: it also joins clusters that are embedded in
+    other programs and end with them.
+    """
+    root = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()))
+    try:
+        _check_reachable((root / "ray" / "ray_current_cluster").read_text().strip())
+    except (OSError, ClusterError):
+        return False
+    return True
+
+
+def _join(address: str | None) -> None:
+    try:
+        _init(address)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = address or "of this machine"
+        raise ClusterError(where, f"{error}; {_token_hint()}") from error
+    _logger.info("joined the Ray cluster at %s", _current_address())
+
+
+def _init(address: str | None, **options: Any) -> None:
     ray.init(
         address=address,
         namespace=DEFAULT_NAMESPACE,

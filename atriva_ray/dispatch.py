@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 from collections import deque
@@ -11,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+import ray
+
 from atriva_inference.binding import BoundInputs
-from atriva_inference.errors import ClosedError
+from atriva_inference.errors import ClosedError, InferenceRuntimeError
 from atriva_inference.executor import Outputs
 from atriva_inference.profiling import Profile
 from atriva_inference.shape_cache import ShapeCacheInfo
-from atriva_ray.errors import ModelNotLoadedError, ReplicaLostError
+from atriva_ray.errors import ClusterError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.ray_errors import translated
 from atriva_ray.replica import Answer, ReplicaInfo
 from atriva_ray.router import MAX_ATTEMPTS, ModelRoutes
@@ -29,11 +32,14 @@ _logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
+_PATIENCE_S = 1.0
+"""How often a close that waits looks whether Ray is still there."""
+
 Post = Callable[[Callable[[], None]], None]
 """Runs a function soon, on a thread on which it may call Ray."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Request:
     bound: BoundInputs
     has_callbacks: bool
@@ -88,7 +94,7 @@ class Dispatcher:
         self._carriers: dict[str, Carrier] = {}
         self._uses: dict[str, ReplicaUse] = {}
         self._refusal: ClosedError | ModelNotLoadedError | None = None
-        self._sent = 0
+        self._sent: set[_Request] = set()
         self._take_over(routes)
         first = routes.replicas[0][1]
         self.inputs = first.inputs
@@ -171,11 +177,19 @@ class Dispatcher:
             self._refusal = ClosedError(f"model {self._model_name!r}")
             waiting = list(self._waiting)
             self._waiting.clear()
+            refusal = self._refusal
         for request in waiting:
-            request.answer.cancel()
+            self._finish(request, partial(_settle, request.answer, refusal))
         with self._changed:
-            self._changed.wait_for(lambda: self._sent == 0)
+            while self._sent and not self._changed.wait_for(lambda: not self._sent, _PATIENCE_S):
+                if not ray.is_initialized():  # nobody is left who could answer
+                    break
+            lost = list(self._sent)
+            self._sent.clear()
             self._carriers.clear()
+        for request in lost:
+            gone = ClusterError(self._model_name, "Ray was shut down before it answered")
+            self._finish(request, partial(_settle, request.answer, gone))
         self._on_close()
 
     # -- events --------------------------------------------------------------------------------
@@ -209,7 +223,7 @@ class Dispatcher:
                 if request.attempts == 0 and not request.answer.set_running_or_notify_cancel():
                     continue
                 self._balancer.started(replica_id)
-                self._sent += 1
+                self._sent.add(request)
                 request.attempts += 1
                 carrier = self._carriers[replica_id]
             try:
@@ -223,6 +237,10 @@ class Dispatcher:
         self._post(partial(self._take_reply, request, replica_id, reply))
 
     def _take_reply(self, request: _Request, replica_id: str, reply: Future[Answer]) -> None:
+        with self._changed:
+            if request not in self._sent:  # given up when Ray was shut down
+                return
+            self._sent.discard(request)
         error = reply.exception()
         if error is None:
             answer = reply.result()
@@ -234,7 +252,6 @@ class Dispatcher:
         else:
             self._take_failure(request, replica_id, translated(error, self._model_name))
         with self._changed:
-            self._sent -= 1
             self._changed.notify_all()
         self._pump()
 
@@ -252,7 +269,7 @@ class Dispatcher:
                 return
         refusal = self._refusal
         lost: Exception = ReplicaLostError(self._model_name, request.attempts, error.reason)
-        if isinstance(refusal, ModelNotLoadedError):
+        if refusal is not None:
             lost = refusal
         self._finish(request, partial(_settle, request.answer, lost))
 
@@ -278,7 +295,9 @@ class Dispatcher:
 
     def _check_open(self) -> None:
         if self._refusal is not None:
-            raise self._refusal
+            raise _copy(self._refusal)
+        if not ray.is_initialized():
+            raise ClusterError(self._model_name, "Ray was shut down; make a new runtime")
 
     def _result(self, reply: Future[Value]) -> Value:
         try:
@@ -299,4 +318,10 @@ def _answer(answer: Future[Outputs], outputs: Mapping[str, Any]) -> None:
 def _settle(answer: Future[Outputs], error: BaseException) -> None:
     """Fail a request, unless its caller has cancelled it."""
     if answer.running() or answer.set_running_or_notify_cancel():
-        answer.set_exception(error)
+        answer.set_exception(_copy(error) if isinstance(error, InferenceRuntimeError) else error)
+
+
+def _copy(error: InferenceRuntimeError) -> InferenceRuntimeError:
+    """Return an equal error without a traceback, which would keep every caller's frames alive."""
+    copied: InferenceRuntimeError = copy.copy(error)
+    return copied.with_traceback(None)

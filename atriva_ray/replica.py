@@ -146,10 +146,7 @@ class Replica:
             that the router passes on a reference and never the data.
         """
         executor = self._loaded()
-        resolved = {
-            name: await value if isinstance(value, ray.ObjectRef) else value
-            for name, value in inputs.items()
-        }
+        resolved = {name: await _resolved(value) for name, value in inputs.items()}
         bound = bind_inputs(executor.inputs, resolved)
         answer = await self.infer(bound.arrays, bound.signature)
         return {
@@ -164,6 +161,9 @@ class Replica:
     async def shape_cache_info(self) -> ShapeCacheInfo:
         """Return the state of this replica's shape cache."""
         return self._loaded().shape_cache_info()
+
+    async def ping(self) -> None:
+        """Return at once: the process is there."""
 
     async def watch(self) -> None:
         """Never return: the caller learns from the error that this replica's process has ended."""
@@ -186,6 +186,13 @@ class Replica:
         if self._executor is None:
             raise ModelError(f"replica {self._replica_id} has not loaded its model yet")
         return self._executor
+
+
+async def _resolved(value: Any) -> Any:
+    """Fetch what is in the object store without holding up the actor's other calls."""
+    if isinstance(value, StoredTensor):
+        return await asyncio.to_thread(value.fetched)
+    return await value if isinstance(value, ray.ObjectRef) else value
 
 
 def _packed(array: Array, layout: str | None) -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -14,9 +15,14 @@ import ray
 
 from atriva_inference.device import Device
 from atriva_inference.errors import InferenceRuntimeError, ModelError
-from atriva_inference.model_files import ModelFiles
+from atriva_inference.options import CompileOptions
 from atriva_inference.tensor import Tensor
-from atriva_ray.errors import ModelNotLoadedError, ReplicaLostError
+from atriva_ray.errors import (
+    ClusterError,
+    ModelFilesMissingError,
+    ModelNotLoadedError,
+    ReplicaLostError,
+)
 from atriva_ray.inventory import Inventory, alive_nodes, node_options
 from atriva_ray.model_store import ModelArchive, ModelSource, keep, locate, pack
 from atriva_ray.ray_errors import translated
@@ -31,6 +37,7 @@ from atriva_ray.routing.core import (
     StartReplica,
     StopReplica,
 )
+from atriva_ray.routing.placement import Node
 
 __all__ = ["MAX_ATTEMPTS", "ModelRoutes", "Router"]
 
@@ -40,6 +47,8 @@ MAX_ATTEMPTS = 3
 """How many replicas a request may lose before it fails."""
 
 _START_TIMEOUT_S = 600.0
+_PROCESS_TIMEOUT_S = 60.0
+_DRAIN_TIMEOUT_S = 12.0
 _TICK_S = 5.0
 
 
@@ -91,7 +100,7 @@ class Router:
             ModelError, DeviceNotAvailableError: see `InferenceRuntime.load_model`.
         """
         self._core.client_seen(client_id, time.monotonic())
-        nodes = await self._inventory.nodes(request.backend)
+        nodes = self._with_free_cpus(await self._inventory.nodes(request.backend))
         self._sources[request.fingerprint] = source
         ticket = next(self._tickets)
         granted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -260,16 +269,9 @@ class Router:
         if seat.takes_cpus:
             options = replace(options, thread_count=max(1, order.placement.cpu_count))
         try:
-            info: ReplicaInfo = await asyncio.wait_for(
-                actor.load.remote(
-                    self._sources[request.fingerprint],
-                    await self._archive_for(seat.node_id, request.fingerprint),
-                    request.backend,
-                    seat.device,
-                    options,
-                ),
-                _START_TIMEOUT_S,
-            )
+            await self._process_of(actor, order)
+            load = partial(actor.load.remote, self._sources[request.fingerprint])
+            info = await self._loaded(load, request, seat.device, options)
         except Exception as error:  # noqa: BLE001 - whatever it is, the core decides what follows
             failure = translated(error, request.name)
             if not isinstance(failure, InferenceRuntimeError):
@@ -284,15 +286,49 @@ class Router:
         self._spawn(self._watch(order.replica_id, actor))
         await self._carry_out(self._core.replica_ready(order.replica_id, info.slot_count))
 
-    async def _archive_for(self, node_id: str, fingerprint: str) -> list[Any]:
-        """Return the model's files for a node other than the router's own, if they are here."""
-        if node_id == ray.get_runtime_context().get_node_id():
-            return []
+    async def _process_of(self, actor: Any, order: StartReplica) -> None:
+        """Return when the replica's process runs.
+
+        Raises:
+            ClusterError: Ray does not start it, most often for want of CPUs.
+        """
         try:
-            files: ModelFiles = await asyncio.to_thread(locate, self._sources[fingerprint])
-        except ModelError:
-            return []
-        return [ray.put(await asyncio.to_thread(pack, files))]
+            await asyncio.wait_for(actor.ping.remote(), _PROCESS_TIMEOUT_S)
+        except (TimeoutError, ray.exceptions.ActorUnschedulableError) as error:
+            cpus = order.placement.cpu_count
+            raise ClusterError(
+                order.placement.seat.label,
+                f"Ray did not start a process with {cpus} CPUs there; free CPUs "
+                "(other programs and models hold them), or pass a smaller cpus_per_replica",
+            ) from error
+
+    async def _loaded(
+        self,
+        load: Callable[..., Any],
+        request: ModelRequest,
+        device: str,
+        options: CompileOptions,
+    ) -> ReplicaInfo:
+        """Have a replica load the model, sending it the files only if its node lacks them."""
+        arguments = (request.backend, device, options)
+        try:
+            info: ReplicaInfo = await asyncio.wait_for(load([], *arguments), _START_TIMEOUT_S)
+        except ray.exceptions.RayTaskError as error:
+            if not isinstance(error.cause, ModelFilesMissingError):
+                raise
+            files = await asyncio.to_thread(locate, self._sources[request.fingerprint])
+            archive = await asyncio.to_thread(lambda: ray.put(pack(files)))
+            info = await asyncio.wait_for(load([archive], *arguments), _START_TIMEOUT_S)
+        return info
+
+    def _with_free_cpus(self, nodes: list[Node]) -> list[Node]:
+        """Take off what other programs hold; Ray tells it of a cluster of one node only."""
+        if len(nodes) != 1:
+            return nodes
+        (node,) = nodes
+        available: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+        usable = available.get("CPU", 0.0) + self._core.granted_cpus(node.node_id)
+        return [replace(node, cpu_count=min(node.cpu_count, usable))]
 
     async def _watch(self, replica_id: str, actor: Any) -> None:
         try:
@@ -316,9 +352,9 @@ class Router:
         is_ready = self._infos.pop(replica_id, None) is not None
         if is_ready:  # one that still compiles runs nothing, and is ended at once
             try:
-                await actor.drain.remote()
-            except ray.exceptions.RayError:
-                _logger.info("replica %s was gone before it was stopped", replica_id)
+                await asyncio.wait_for(actor.drain.remote(), _DRAIN_TIMEOUT_S)
+            except (ray.exceptions.RayError, TimeoutError):
+                _logger.info("replica %s was gone or hung before it was stopped", replica_id)
         await self._end(replica_id)
 
     async def _end(self, replica_id: str) -> None:
@@ -364,7 +400,7 @@ class Router:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            await self._carry_out(self._core.clock_ticked(time.monotonic()))
+            self._spawn(self._carry_out(self._core.clock_ticked(time.monotonic())))
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

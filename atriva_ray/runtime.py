@@ -6,6 +6,7 @@ import atexit
 import hashlib
 import logging
 import os
+import threading
 import uuid
 import weakref
 from collections import defaultdict
@@ -47,6 +48,7 @@ _logger = logging.getLogger(__name__)
 
 _WATCH_TIMEOUT_S = 5.0
 _CALLBACK_THREADS = 4
+_RETRY_S = 1.0
 _MAX_REPLICAS = 10_000
 
 
@@ -94,6 +96,8 @@ class InferenceRuntime:
         self._client_id = uuid.uuid4().hex
         self._models: weakref.WeakSet[Model] = weakref.WeakSet()
         self._dispatchers: dict[str, list[Dispatcher]] = defaultdict(list)
+        self._routes_lock = threading.Lock()
+        self._newest: tuple[int, dict[str, ModelRoutes]] = (0, {})
         self._is_closed = False
         self._connection = connect(address)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="atriva-dispatch")
@@ -190,7 +194,9 @@ class InferenceRuntime:
             on_lost=self._report_lost,
             on_close=partial(self._release, request.key, routes.generation),
         )
-        self._dispatchers[request.key].append(dispatcher)
+        with self._routes_lock:
+            self._dispatchers[request.key].append(dispatcher)
+            self._apply(dispatcher)  # it may have been unloaded meanwhile
         model = Model(model_name, dispatcher)
         self._models.add(model)
         return model
@@ -273,9 +279,8 @@ class InferenceRuntime:
         return routes
 
     def _release(self, key: str, generation: int) -> None:
-        self._dispatchers[key] = [
-            dispatcher for dispatcher in self._dispatchers[key] if dispatcher.is_open
-        ]
+        with self._routes_lock:
+            self._dispatchers[key] = [each for each in self._dispatchers[key] if each.is_open]
         if ray.is_initialized():
             self._ask("release", key, self._client_id, key, generation)
 
@@ -292,29 +297,53 @@ class InferenceRuntime:
         )
 
     def _take_routes(self, version: int, reply: Future[Any]) -> None:
-        if self._is_closed:
+        if self._is_closed or not ray.is_initialized():
             return
         error = reply.exception()
-        if error is not None:
-            # Its replicas end with the router, so every model is gone and has to be loaded again.
-            _logger.error("the router is gone: %s", error)
-            for dispatchers in list(self._dispatchers.values()):
-                for dispatcher in dispatchers:
-                    dispatcher.set_routes(None)
-            if ray.is_initialized():
-                self._router = get_router(self._namespace)
-                self._watch(0)
+        if error is None:
+            newest, models = reply.result()
+            if newest != version:
+                with self._routes_lock:
+                    self._newest = (newest, models)
+                    for dispatchers in self._dispatchers.values():
+                        for dispatcher in dispatchers:
+                            self._apply(dispatcher)
+            self._watch(newest)
+        elif isinstance(error, ray.exceptions.ActorDiedError):
+            self._start_over(error)
+        else:
+            _logger.warning("the router does not answer: %s", error)
+            self._later(partial(self._watch, 0))
+
+    def _apply(self, dispatcher: Dispatcher) -> None:
+        """Tell a dispatcher the newest routes, unless it knows newer ones."""
+        newest, models = self._newest
+        if newest < dispatcher.version:
             return
-        newest, models = reply.result()
-        if newest != version:
-            for key, dispatchers in list(self._dispatchers.items()):
-                for dispatcher in dispatchers:
-                    if newest < dispatcher.version:  # told before this model was loaded
-                        continue
-                    routes = models.get(key)
-                    is_same = routes is not None and routes.generation == dispatcher.generation
-                    dispatcher.set_routes(routes if is_same else None)
-        self._watch(newest)
+        routes = models.get(dispatcher.key)
+        is_same = routes is not None and routes.generation == dispatcher.generation
+        dispatcher.set_routes(routes if is_same else None)
+
+    def _start_over(self, error: BaseException) -> None:
+        """Go on with a new router: replicas end with the old one, so every model is gone."""
+        if self._is_closed or not ray.is_initialized():
+            return
+        with self._routes_lock:
+            self._newest = (0, {})
+            dispatchers = [each for some in self._dispatchers.values() for each in some]
+        _logger.error("the router is gone: %s", error)
+        for dispatcher in dispatchers:
+            dispatcher.set_routes(None)
+        try:
+            self._router = get_router(self._namespace)
+            self._watch(0)
+        except (ray.exceptions.RayError, RuntimeError, ValueError) as failure:
+            self._later(partial(self._start_over, failure))
+
+    def _later(self, work: Callable[[], None]) -> None:
+        timer = threading.Timer(_RETRY_S, partial(_post, self._worker, work))
+        timer.daemon = True
+        timer.start()
 
     def _ask(self, method: str, what: str, *arguments: Any) -> Any:
         """Call the router, a new one if the old one died.
@@ -324,6 +353,8 @@ class InferenceRuntime:
             InferenceRuntimeError: what the router raised.
         """
         for is_last in (False, True):
+            if not ray.is_initialized():
+                raise ClusterError(self.cluster, "Ray was shut down; make a new runtime")
             try:
                 return ray.get(getattr(self._router, method).remote(*arguments))
             except LOST as error:
@@ -342,8 +373,8 @@ class InferenceRuntime:
 def _post(threads: ThreadPoolExecutor, work: Callable[[], None]) -> None:
     try:
         threads.submit(_logged, work)
-    except RuntimeError:  # shut down: the runtime was closed and nobody waits for this
-        _logger.debug("dropped an event that came after close")
+    except RuntimeError:  # at the end of a program, threads stop before runtimes are closed
+        _logged(work)
 
 
 def _logged(work: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import ray
 
 from atriva_inference.tensor import Array, Tensor
+from atriva_ray.ray_errors import translated
 
 __all__ = ["INLINE_LIMIT_BYTES", "StoredTensor"]
 
@@ -42,11 +43,22 @@ class StoredTensor(Tensor):
         return self._dtype
 
     def to_numpy(self) -> Array:
-        """Return the data; blocks while it is fetched from another node the first time."""
+        """Return the data; blocks while it is fetched from another node the first time.
+
+        Raises:
+            ReplicaLostError: the replica that holds it ended before it was fetched.
+        """
         if self._reference is not None:
-            self._array = ray.get(self._reference)
+            try:
+                self._array = ray.get(self._reference)
+            except ray.exceptions.RayError as error:
+                raise translated(error, "a stored tensor") from None
             self._reference = None
         return self._array
+
+    def fetched(self) -> Tensor:
+        """Return the tensor with its data; blocks while it is fetched."""
+        return Tensor(self.to_numpy(), self._layout)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """Let numpy functions take the tensor directly."""

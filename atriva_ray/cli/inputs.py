@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -63,7 +65,7 @@ def read_inputs(path: Path, ports: Sequence[Port]) -> dict[str, Tensor]:
                 return {name: Tensor(data[name]) for name in data.files}
         if suffix == ".npy":
             return {_only(path, ports).name: Tensor(np.load(path, allow_pickle=False))}
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, TypeError, MemoryError, BadZipFile, zlib.error) as error:
         raise InputFileError(str(path), str(error)) from error
     port = _only(path, ports)
     return {port.name: _read_image(path, port)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import count
 
@@ -13,7 +13,7 @@ from atriva_inference.errors import CompileError, InferenceRuntimeError
 from atriva_inference.options import CompileOptions
 from atriva_ray.errors import ModelNameConflictError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.routing.balance import Route
-from atriva_ray.routing.placement import Node, Placement, Seat, assign, find_seats
+from atriva_ray.routing.placement import Node, Placement, Seat, assign, find_seats, with_cpus
 
 __all__ = [
     "Grant",
@@ -30,6 +30,9 @@ CLIENT_LEASE_S = 15.0
 
 _MAX_DEATHS_BEFORE_READY = 3
 """A model that kills every process that compiles it is given up after so many."""
+
+_MAX_FAILED_REPLACEMENTS = 6
+"""A model without any replica is given up after so many replacements in a row failed to start."""
 
 _FIRST_RESTART_DELAY_S = 0.1
 _LAST_RESTART_DELAY_S = 30.0
@@ -142,6 +145,7 @@ class _ModelState:
     reasons: dict[str, str] = field(default_factory=dict)
     restart_delay_s: float = _FIRST_RESTART_DELAY_S
     deaths_before_ready: int = 0
+    failed_replacements: int = 0
 
     @property
     def is_starting(self) -> bool:
@@ -217,6 +221,7 @@ class RouterCore:
             return self._share(ticket, client_id, state, request, nodes)
         try:
             groups = find_seats(nodes, request.device, request.options.hint)
+            groups = with_cpus(groups, nodes, request.cpus_per_replica)
         except InferenceRuntimeError as error:
             return [Refuse(ticket, error)]
         state = self._models[request.key] = _ModelState(
@@ -235,6 +240,7 @@ class RouterCore:
         replica.phase = _Phase.READY
         replica.slot_count = slot_count
         replica.ready_s = self._now_s
+        state.failed_replacements = 0
         self.version += 1
         return self._settle(state)
 
@@ -248,7 +254,11 @@ class RouterCore:
             reasons = "; ".join(error.reasons.values())
             state.reasons[replica.placement.seat.label] = reasons
             return self._settle(state)
-        if state.has_served:
+        state.failed_replacements += replica.is_replacement
+        is_hopeless = state.failed_replacements >= _MAX_FAILED_REPLACEMENTS and not state.has_ready
+        if replica.is_replacement and not is_hopeless:  # its node may be gone: start elsewhere
+            return [self._start_replacement(state, self._elsewhere(state, replica.placement))]
+        if state.has_served and not is_hopeless:
             return self._settle(state)
         return self._give_up(state, error)
 
@@ -269,8 +279,7 @@ class RouterCore:
                 )
         if was_ready and self._now_s - replica.ready_s >= _STABLE_S:
             state.restart_delay_s = _FIRST_RESTART_DELAY_S
-        started = self._start(state, replica.placement, state.restart_delay_s)
-        state.restart_delay_s = min(_LAST_RESTART_DELAY_S, 2 * state.restart_delay_s)
+        started = self._start_replacement(state, replica.placement)
         state.replicas[started.replica_id].is_replacement = was_ready or replica.is_replacement
         return [started]
 
@@ -329,6 +338,10 @@ class RouterCore:
     def generation(self, key: str) -> int:
         """Return the number of this load of the model; a later load has a higher one."""
         return self._models[key].generation
+
+    def granted_cpus(self, node_id: str) -> float:
+        """Return the CPUs that replicas on a node hold."""
+        return self._granted_cpus().get(node_id, 0)
 
     def keys_of(self, client_id: str) -> list[str]:
         """Return the models that a client uses."""
@@ -424,6 +437,18 @@ class RouterCore:
         replica_id = f"{state.request.key}#{next(self._numbers)}"
         state.replicas[replica_id] = _Replica(placement)
         return StartReplica(replica_id, state.request, placement, delay_s)
+
+    def _start_replacement(self, state: _ModelState, placement: Placement) -> StartReplica:
+        started = self._start(state, placement, state.restart_delay_s)
+        state.restart_delay_s = min(_LAST_RESTART_DELAY_S, 2 * state.restart_delay_s)
+        state.replicas[started.replica_id].is_replacement = True
+        return started
+
+    def _elsewhere(self, state: _ModelState, placement: Placement) -> Placement:
+        """Return the next seat of the model's group, or the same one if there is no other."""
+        seats = state.seats
+        place = seats.index(placement.seat) if placement.seat in seats else -1
+        return replace(placement, seat=seats[(place + 1) % len(seats)]) if seats else placement
 
     def _owner(self, replica_id: str) -> _ModelState | None:
         for state in self._models.values():

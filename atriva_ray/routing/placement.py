@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from atriva_inference.device import Device, DeviceSpec, Selection, device_kind, device_rank
-from atriva_inference.errors import DeviceNotAvailableError
+from atriva_inference.errors import DeviceNotAvailableError, OptionError
 from atriva_inference.options import PerformanceHint
 
-__all__ = ["Node", "Placement", "Seat", "assign", "find_seats"]
+__all__ = ["Node", "Placement", "Seat", "assign", "find_seats", "with_cpus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,32 @@ def find_seats(nodes: Sequence[Node], spec: DeviceSpec, hint: PerformanceHint) -
         or hint is PerformanceHint.CUMULATIVE_THROUGHPUT
     )
     return [seats] if is_together else _grouped(seats, spec)
+
+
+def with_cpus(
+    groups: Sequence[Sequence[Seat]], nodes: Sequence[Node], cpus_per_replica: int | None
+) -> list[list[Seat]]:
+    """Leave out seats on processors whose node has too few CPUs to grant.
+
+    Without `cpus_per_replica`, seats of nodes without any CPU stay where there are no others: a
+    replica there runs on one thread that Ray does not count.
+
+    Raises:
+        OptionError: no node is large enough for `cpus_per_replica`.
+    """
+    totals = {node.node_id: node.cpu_count for node in nodes}
+    fitting = [
+        [seat for seat in group if not seat.takes_cpus or totals[seat.node_id] >= needed]
+        for needed in (cpus_per_replica or 1,)
+        for group in groups
+    ]
+    fitting = [group for group in fitting if group]
+    if not fitting and cpus_per_replica is not None:
+        largest = max(totals.values(), default=0.0)
+        raise OptionError(
+            "cpus_per_replica", str(cpus_per_replica), f"at most {largest:g}, the largest node's"
+        )
+    return fitting or [list(group) for group in groups]
 
 
 def assign(

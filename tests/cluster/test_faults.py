@@ -132,6 +132,25 @@ def test_a_wrong_address_is_said(start_driver):
         program.do("InferenceRuntime(address='127.0.0.1:1')")
 
 
+def test_embedded_clusters_of_two_programs_stay_apart(drivers, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    one, two = drivers.start(), drivers.start()
+    for driver in (one, two):
+        driver.do("""
+            from atriva_ray import *
+            import ray
+            runtime = InferenceRuntime(address="local")
+        """)
+    three = drivers.start()
+    three.do("""
+        from atriva_ray import *
+        import ray
+        runtime = InferenceRuntime()
+    """)
+    address = "ray.get_runtime_context().gcs_address"
+    assert len({driver.get(address) for driver in (one, two, three)}) == 3
+
+
 def test_two_runtimes_of_one_program_share_the_embedded_cluster(start_driver):
     program = start_driver()
     program.do(f"""

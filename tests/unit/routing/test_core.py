@@ -532,7 +532,27 @@ def test_a_replacement_that_cannot_compile_makes_way_for_the_next_group(router, 
     assert len(router.routes()) == 2
 
 
-@pytest.mark.parametrize("error", [NO_MEMORY, refusal_of("GPU.0")])
+def test_a_replacement_that_cannot_start_is_tried_on_the_next_seat(router, core):
+    first, second = router.load()
+    (again,) = core.replica_died(first)
+    (elsewhere,) = core.replica_failed(again.replica_id, NO_MEMORY)
+    assert (again.placement.seat, elsewhere.placement.seat) == (EDGE_CPU, RACK_CPU)
+    assert elsewhere.delay_s > again.delay_s
+    assert router.routes() == [second]
+
+
+def test_a_model_whose_replacements_never_start_is_given_up(router, core):
+    (gpu,) = router.load(request_for("GPU"))
+    (started,) = core.replica_died(gpu)
+    router.ask(request_for("GPU"), client="bob")
+    for _ in range(5):
+        (started,) = core.replica_failed(started.replica_id, NO_MEMORY)
+    refused, stopped = the_refusal(core.replica_failed(started.replica_id, NO_MEMORY))
+    assert (refused.ticket, refused.error, stopped) == (2, NO_MEMORY, [])
+    assert core.routes("resnet") is None
+
+
+@pytest.mark.parametrize("error", [refusal_of("GPU.0")])
 def test_a_model_whose_only_replacement_fails_is_gone(router, core, error):
     (gpu,) = router.load(request_for("GPU"))
     (again,) = ids_of(core.replica_died(gpu))
@@ -545,7 +565,7 @@ def test_a_model_whose_only_replacement_fails_is_gone(router, core, error):
     assert core.version > version
 
 
-@pytest.mark.parametrize("error", [NO_MEMORY, refusal_of("CPU")])
+@pytest.mark.parametrize("error", [refusal_of("CPU")])
 def test_a_replacement_that_fails_is_missed_by_nobody_while_others_serve(router, core, error):
     first, second = router.load()
     (again,) = ids_of(core.replica_died(first))
@@ -553,7 +573,7 @@ def test_a_replacement_that_fails_is_missed_by_nobody_while_others_serve(router,
     assert router.routes() == [second]
 
 
-@pytest.mark.parametrize("error", [NO_MEMORY, refusal_of("CPU")])
+@pytest.mark.parametrize("error", [refusal_of("CPU")])
 def test_a_replacement_that_fails_does_not_end_the_other_replacements(router, core, error):
     first, second = router.load()
     ids = ids_of(core.replica_died(first) + core.replica_died(second))

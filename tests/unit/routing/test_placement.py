@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atriva_inference.device import Device, DeviceSpec
-from atriva_inference.errors import DeviceNotAvailableError
+from atriva_inference.errors import DeviceNotAvailableError, OptionError
 from atriva_inference.options import PerformanceHint
-from atriva_ray.routing.placement import Node, Placement, Seat, assign, find_seats
+from atriva_ray.routing.placement import Node, Placement, Seat, assign, find_seats, with_cpus
 
 
 def node(name, *devices, cpus=8.0):
@@ -265,3 +265,14 @@ def test_shares_never_exceed_what_is_free(nodes, data):
         taken = [each.cpu_count for each in placements if each.seat.node_id == member.node_id]
         assert all(cpus >= 0 for cpus in taken)
         assert sum(taken) <= max(0, member.cpu_count - granted[member.node_id])
+
+
+def test_seats_on_nodes_without_enough_cpus_are_left_out():
+    head = Node("id-head", "head", 0, (Device("CPU"),))
+    worker = Node("id-worker", "worker", 4, (Device("CPU"),))
+    seats = [[Seat("id-head", "head", "CPU"), Seat("id-worker", "worker", "CPU")]]
+    assert with_cpus(seats, [head, worker], None) == [seats[0][1:]]
+    assert with_cpus(seats, [head, worker], 4) == [seats[0][1:]]
+    assert with_cpus([seats[0][:1]], [head], None) == [seats[0][:1]]
+    with pytest.raises(OptionError, match=r"cpus_per_replica='5' .* at most 4"):
+        with_cpus(seats, [head, worker], 5)
