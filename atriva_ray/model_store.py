@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -26,6 +28,7 @@ ModelArchive: TypeAlias = Mapping[str, npt.NDArray[np.uint8]]
 _FOLDER_VARIABLE = "ATRIVA_MODEL_STORE"
 _LIMIT_VARIABLE = "ATRIVA_MODEL_STORE_BYTES"
 _DEFAULT_LIMIT_BYTES = 20 * 1024**3
+_UNFINISHED_S = 3600.0
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 """Only what has such a name was put there by us, and may be removed by us."""
 
@@ -67,6 +70,8 @@ def locate(source: ModelSource) -> ModelFiles:
         try:
             files = ModelFiles.find(path)
             if files.fingerprint == source.fingerprint:
+                if path != Path(source.path):
+                    os.utime(_folder(source))  # the store lets go of what was used least recently
                 return files
         except (ModelError, OSError):  # not there, or not readable: the next place may have it
             continue
@@ -107,7 +112,8 @@ def _folder(source: ModelSource) -> Path:
     default = Path(tempfile.gettempdir()) / f"atriva-models-{os.getuid()}"
     root = Path(os.environ.get(_FOLDER_VARIABLE, default))
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if root.stat().st_uid != os.getuid():
+    status = root.lstat()  # a link in a shared folder may be somebody else's
+    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
         raise ModelFilesMissingError(str(root), f"{os.uname().nodename} (folder of another user)")
     return root / source.fingerprint
 
@@ -121,6 +127,9 @@ def _safe(name: str, source: ModelSource) -> PurePosixPath:
 
 def _make_room(root: Path, wanted_bytes: int, spare: Path) -> None:
     limit_bytes = int(os.environ.get(_LIMIT_VARIABLE, _DEFAULT_LIMIT_BYTES))
+    for unfinished in root.glob(".incoming-*"):  # of writers that were killed
+        if time.time() - unfinished.stat().st_mtime > _UNFINISHED_S:
+            shutil.rmtree(unfinished, ignore_errors=True)
     kept = [folder for folder in root.iterdir() if _FINGERPRINT.fullmatch(folder.name)]
     sizes = {
         folder: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -128,7 +137,7 @@ def _make_room(root: Path, wanted_bytes: int, spare: Path) -> None:
         if folder != spare
     }
     total_bytes = wanted_bytes + sum(sizes.values())
-    for folder in sorted(sizes, key=lambda folder: folder.stat().st_atime):
+    for folder in sorted(sizes, key=lambda folder: folder.stat().st_mtime):
         if total_bytes <= limit_bytes:
             return
         shutil.rmtree(folder, ignore_errors=True)

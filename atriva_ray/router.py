@@ -48,6 +48,7 @@ MAX_ATTEMPTS = 3
 
 _START_TIMEOUT_S = 600.0
 _PROCESS_TIMEOUT_S = 60.0
+_PING_TIMEOUT_S = 5.0
 _DRAIN_TIMEOUT_S = 12.0
 _TICK_S = 5.0
 
@@ -165,8 +166,14 @@ class Router:
         return self._core.version, {key: self._routes_of(key) for key in keys}
 
     async def report_lost(self, replica_id: str) -> None:
-        """Take note that a client saw a replica's process end."""
-        await self._on_death(replica_id)
+        """Look after a replica whose process a client saw end."""
+        actor = self._actors.get(replica_id)
+        if actor is None:
+            return
+        try:
+            await asyncio.wait_for(actor.ping.remote(), _PING_TIMEOUT_S)
+        except (ray.exceptions.RayError, TimeoutError):
+            await self._on_death(replica_id)
 
     async def infer(self, model_name: str, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Run one request on the best replica, for Ray programs that want a plain call.

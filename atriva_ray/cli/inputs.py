@@ -13,7 +13,7 @@ from atriva_inference.errors import InferenceRuntimeError, InputShapeError, form
 from atriva_inference.ports import Port
 from atriva_inference.tensor import Array, Tensor
 
-__all__ = ["InputFileError", "check_inputs", "read_inputs"]
+__all__ = ["InputFileError", "check_inputs", "npz_target", "read_inputs"]
 
 _MAX_PIXELS = 200_000_000
 _GREY_CHANNELS = 1
@@ -21,7 +21,7 @@ _SUFFIXES = (".npy", ".npz", ".png", ".jpg", ".jpeg")
 
 
 class InputFileError(InferenceRuntimeError):
-    """An input file cannot be read as what its suffix says."""
+    """An input file cannot be read as what its suffix says, or an output cannot be written."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -29,7 +29,7 @@ class InputFileError(InferenceRuntimeError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"cannot read {self.path!r} as input: {self.reason}"
+        return f"cannot use {self.path!r}: {self.reason}"
 
 
 def check_inputs(path: Path) -> None:
@@ -44,6 +44,17 @@ def check_inputs(path: Path) -> None:
         raise InputFileError(
             str(path), f"unknown suffix {path.suffix!r}; known are {', '.join(_SUFFIXES)}"
         )
+
+
+def npz_target(path: Path) -> Path:
+    """Return where outputs will be written: the path, with ``.npz`` added if it lacks it.
+
+    Raises:
+        InputFileError: its folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise InputFileError(str(path), f"there is no folder {str(path.parent)!r} to write it to")
+    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
 
 
 def read_inputs(path: Path, ports: Sequence[Port]) -> dict[str, Tensor]:

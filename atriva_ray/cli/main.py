@@ -104,9 +104,10 @@ def run(
     address: Address = None,
 ) -> None:
     """Run a model once on one input and show what came out."""
-    from atriva_ray.cli.inputs import check_inputs, read_inputs  # noqa: PLC0415 - keeps --help fast
+    from atriva_ray.cli.inputs import check_inputs, npz_target, read_inputs  # noqa: PLC0415 - keeps --help fast
 
     check_inputs(input_file)  # before a cluster is started for nothing
+    target = None if output is None else npz_target(output)
     with _runtime(backend, address) as runtime:
         loaded = runtime.load_model(model, device=device, performance_hint="LATENCY")
         inputs = read_inputs(input_file, loaded.inputs)
@@ -119,10 +120,10 @@ def run(
         table.add_row(name, str(tensor.dtype), format_shape(tensor.shape), _top(tensor))
     _out.print(table)
     _out.print(f"{model.name} on {ran_on}, first run {elapsed_s * 1e3:.1f} ms")
-    if output is not None:
+    if target is not None:
         arrays: dict[str, Any] = {name: tensor.to_numpy() for name, tensor in outputs.items()}
-        np.savez(output, **arrays)
-        _out.print(f"wrote {output}")
+        np.savez(target, **arrays)
+        _out.print(f"wrote {target}")
 
 
 @app.command()

@@ -108,9 +108,14 @@ def test_errors_of_the_cluster_are_one_line_too(joined, files):
 
 def test_errors_before_a_cluster_is_needed(tmp_path):
     (tmp_path / "x.txt").write_text("x")
+    (tmp_path / "x.npy").write_text("x")
     for args, words in (
         (["run", DIGITS, "--input", tmp_path / "none.npy"], "there is no such file"),
         (["run", DIGITS, "--input", tmp_path / "x.txt"], "unknown suffix"),
+        (
+            ["run", DIGITS, "-i", tmp_path / "x.npy", "-o", tmp_path / "no" / "y"],
+            "there is no folder",
+        ),
         (["devices", "--backend", "nope"], "expected one of 'openvino'"),
         (["devices", "--address", "127.0.0.1:1"], "no connection to the Ray cluster"),
         (["run", DIGITS], "--input"),
@@ -131,9 +136,10 @@ def test_debug_shows_the_traceback():
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("broken.npy", b"\x93NUMPY nonsense", "cannot read"),
+        ("broken.npy", b"\x93NUMPY nonsense", "cannot use"),
         ("pickled.npy", None, "allow_pickle"),
-        ("broken.png", b"\x89PNG nonsense", "cannot read"),
+        ("broken.npz", b"PK nonsense", "cannot use"),
+        ("broken.png", b"\x89PNG nonsense", "cannot use"),
     ],
 )
 def test_damaged_inputs(joined, tmp_path, name, content, words):
