@@ -28,12 +28,12 @@ from atriva_ray.model_store import ModelArchive, ModelSource, keep, locate, pack
 from atriva_ray.ray_errors import translated
 from atriva_ray.replica import MAX_CONCURRENT_CALLS, Replica, ReplicaInfo
 from atriva_ray.routing.balance import Balancer, Route
-from atriva_ray.routing.core import (
+from atriva_ray.routing.core import RouterCore
+from atriva_ray.routing.messages import (
     Grant,
     Instruction,
     ModelRequest,
     Refuse,
-    RouterCore,
     StartReplica,
     StopReplica,
 )

@@ -40,7 +40,7 @@ from atriva_ray.model_store import ModelSource, pack
 from atriva_ray.ray_errors import LOST, translated
 from atriva_ray.router import ModelRoutes
 from atriva_ray.router_handle import RouterHandle, get_router
-from atriva_ray.routing.core import ModelRequest
+from atriva_ray.routing.messages import ModelRequest
 
 __all__ = ["InferenceRuntime"]
 

@@ -8,22 +8,21 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import count
 
-from atriva_inference.device import DeviceSpec, device_rank
+from atriva_inference.device import device_rank
 from atriva_inference.errors import CompileError, InferenceRuntimeError
-from atriva_inference.options import CompileOptions
 from atriva_ray.errors import ModelNameConflictError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.routing.balance import Route
+from atriva_ray.routing.messages import (
+    Grant,
+    Instruction,
+    ModelRequest,
+    Refuse,
+    StartReplica,
+    StopReplica,
+)
 from atriva_ray.routing.placement import Node, Placement, Seat, assign, find_seats, with_cpus
 
-__all__ = [
-    "Grant",
-    "Instruction",
-    "ModelRequest",
-    "Refuse",
-    "RouterCore",
-    "StartReplica",
-    "StopReplica",
-]
+__all__ = ["CLIENT_LEASE_S", "RouterCore"]
 
 CLIENT_LEASE_S = 15.0
 """A client that was not heard of for this long has died."""
@@ -38,83 +37,6 @@ _FIRST_RESTART_DELAY_S = 0.1
 _LAST_RESTART_DELAY_S = 30.0
 _STABLE_S = 30.0
 """A replica that was ready for this long is no part of a row of deaths."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
-    """What a client asks for; two equal requests share their replicas.
-
-    Attributes:
-        key: what the router knows the model by.
-        name: what people call it.
-        path: where the client read it.
-        fingerprint: content hash of its files.
-        backend: inference library.
-        device: parsed device expression.
-        options: hint and backend properties.
-        replica_count: replicas wanted; None for one on every chosen device.
-        cpus_per_replica: CPUs of each replica; None shares out what is free.
-    """
-
-    key: str
-    name: str
-    path: str
-    fingerprint: str
-    backend: str
-    device: DeviceSpec
-    options: CompileOptions
-    replica_count: int | None = None
-    cpus_per_replica: int | None = None
-
-    def difference(self, other: ModelRequest) -> str | None:
-        """Say what keeps `other` from sharing this model's replicas; None if nothing does."""
-        if self.fingerprint != other.fingerprint:
-            return f"read from {self.path!r}, and {other.path!r} has other content"
-        for what, mine, theirs in (
-            ("backend", self.backend, other.backend),
-            ("device", self.device.text.upper(), other.device.text.upper()),
-            ("performance_hint", self.options.hint, other.options.hint),
-            ("config", dict(self.options.config), dict(other.options.config)),
-        ):
-            if mine != theirs:
-                return f"with {what}={mine!s}, asked for {theirs!s}"
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class StartReplica:
-    """Create a replica after `delay_s` seconds and report how that went."""
-
-    replica_id: str
-    request: ModelRequest
-    placement: Placement
-    delay_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class StopReplica:
-    """Let a replica finish what it runs, then end its process."""
-
-    replica_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Tell the client behind `ticket` that its model is ready."""
-
-    ticket: int
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """Tell the client behind `ticket` why its model is not loaded."""
-
-    ticket: int
-    error: InferenceRuntimeError
-
-
-Instruction = StartReplica | StopReplica | Grant | Refuse
 
 
 class _Phase(Enum):

@@ -11,15 +11,8 @@ from atriva_inference.errors import CompileError, DeviceNotAvailableError, Model
 from atriva_inference.options import CompileOptions, PerformanceHint
 from atriva_ray.errors import ModelNameConflictError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.routing.balance import Route
-from atriva_ray.routing.core import (
-    CLIENT_LEASE_S,
-    Grant,
-    ModelRequest,
-    Refuse,
-    RouterCore,
-    StartReplica,
-    StopReplica,
-)
+from atriva_ray.routing.core import CLIENT_LEASE_S, RouterCore
+from atriva_ray.routing.messages import Grant, ModelRequest, Refuse, StartReplica, StopReplica
 from atriva_ray.routing.placement import Node, Placement, Seat
 
 EDGE = Node("id-edge", "edge", 8, (Device("GPU.0"), Device("NPU"), Device("CPU")))

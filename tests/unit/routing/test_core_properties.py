@@ -14,15 +14,8 @@ from atriva_inference.device import Device, DeviceSpec
 from atriva_inference.errors import CompileError, ModelError
 from atriva_inference.options import CompileOptions
 from atriva_ray.errors import ModelNameConflictError
-from atriva_ray.routing.core import (
-    CLIENT_LEASE_S,
-    Grant,
-    ModelRequest,
-    Refuse,
-    RouterCore,
-    StartReplica,
-    StopReplica,
-)
+from atriva_ray.routing.core import CLIENT_LEASE_S, RouterCore
+from atriva_ray.routing.messages import Grant, ModelRequest, Refuse, StartReplica, StopReplica
 from atriva_ray.routing.placement import Node
 
 NODES = (
