@@ -44,6 +44,7 @@ from atriva_inference import (
 )
 from atriva_ray.errors import (
     ClusterError,
+    InputFileError,
     ModelFilesMissingError,
     ModelNameConflictError,
     ModelNotLoadedError,
@@ -70,6 +71,7 @@ __all__ = [
     "InferenceTimeoutError",
     "InputDtypeError",
     "InputError",
+    "InputFileError",
     "InputNameError",
     "InputShapeError",
     "InputSizeError",

@@ -9,7 +9,8 @@
     │   └── ModelFilesMissingError   a node has neither the file nor a copy of it
     ├── RequestError
     │   └── ReplicaLostError         replicas died under a request, more often than it is retried
-    └── ClusterError                 the router or the cluster cannot be reached
+    ├── ClusterError                 the router or the cluster cannot be reached
+    └── InputFileError               a file given to the command line cannot be used
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from atriva_inference.errors import InferenceRuntimeError, ModelError, RequestEr
 
 __all__ = [
     "ClusterError",
+    "InputFileError",
     "ModelFilesMissingError",
     "ModelNameConflictError",
     "ModelNotLoadedError",
@@ -96,3 +98,15 @@ class ClusterError(InferenceRuntimeError):
 
     def __str__(self) -> str:
         return f"no connection to the Ray cluster at {self.address!r}: {self.reason}"
+
+
+class InputFileError(InferenceRuntimeError):
+    """An input file cannot be read as what its suffix says, or an output cannot be written."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot use {self.path!r}: {self.reason}"

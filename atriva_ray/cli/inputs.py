@@ -9,27 +9,16 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from atriva_inference.errors import InferenceRuntimeError, InputShapeError, format_shape
+from atriva_inference.errors import InputShapeError, format_shape
 from atriva_inference.ports import Port
 from atriva_inference.tensor import Array, Tensor
+from atriva_ray.errors import InputFileError
 
-__all__ = ["InputFileError", "check_inputs", "npz_target", "read_inputs"]
+__all__ = ["check_inputs", "npz_target", "read_inputs"]
 
 _MAX_PIXELS = 200_000_000
 _GREY_CHANNELS = 1
 _SUFFIXES = (".npy", ".npz", ".png", ".jpg", ".jpeg")
-
-
-class InputFileError(InferenceRuntimeError):
-    """An input file cannot be read as what its suffix says, or an output cannot be written."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"cannot use {self.path!r}: {self.reason}"
 
 
 def check_inputs(path: Path) -> None:

@@ -157,7 +157,13 @@ def _max_input_bytes() -> int:
 
 
 def _fit_text(port: Port, array: Array) -> Array:
-    if array.dtype.kind in "SU" and port.dtype.kind in "OSU":
+    if array.dtype.kind == "S" and port.dtype.kind in "OSU":
+        # ONNX Runtime reads past bytes that fill their array's width, so they become str here.
+        try:
+            return np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputDtypeError(port.name, str(array.dtype), "text", str(error)) from error
+    if array.dtype.kind == "U" and port.dtype.kind in "OSU":
         return np.ascontiguousarray(array)
     raise InputDtypeError(
         port.name,

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from atriva_inference import InputShapeError, Port
-from atriva_ray.cli.inputs import InputFileError, read_inputs
+from atriva_ray.cli.inputs import read_inputs
+from atriva_ray.errors import InputFileError
 
 F4 = np.dtype("f4")
 COLOUR = Port("image", ("image",), F4, (1, 3, 6, 4), "NCHW")

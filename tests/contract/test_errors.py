@@ -29,6 +29,7 @@ EXAMPLES = {
     "InferenceTimeoutError": ("conv", 0.25),
     "InferenceFailedError": ("conv", "GPU.1", "out of memory"),
     "ClosedError": ("model 'conv'",),
+    "InputFileError": ("digit.npy", "there is no such file"),
     "ClusterError": ("ray://head:10001", "connection refused"),
     "ModelFilesMissingError": ("model.onnx", "n1"),
     "ModelNameConflictError": ("conv", "another device"),
