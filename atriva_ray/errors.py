@@ -10,6 +10,7 @@
     ├── RequestError
     │   └── ReplicaLostError         replicas died under a request, more often than it is retried
     ├── ClusterError                 the router or the cluster cannot be reached
+    ├── LaneError                    a direct connection to a replica failed; requests go elsewhere
     └── InputFileError               a file given to the command line cannot be used
 """
 
@@ -22,6 +23,7 @@ from atriva_inference.errors import InferenceRuntimeError, ModelError, RequestEr
 __all__ = [
     "ClusterError",
     "InputFileError",
+    "LaneError",
     "ModelFilesMissingError",
     "ModelNameConflictError",
     "ModelNotLoadedError",
@@ -98,6 +100,18 @@ class ClusterError(InferenceRuntimeError):
 
     def __str__(self) -> str:
         return f"no connection to the Ray cluster at {self.address!r}: {self.reason}"
+
+
+class LaneError(InferenceRuntimeError):
+    """A direct connection between this program and a replica failed."""
+
+    def __init__(self, peer: str, reason: str) -> None:
+        super().__init__(peer, reason)
+        self.peer = peer
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the lane to {self.peer} failed: {self.reason}"
 
 
 class InputFileError(InferenceRuntimeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import tempfile
 import threading
@@ -11,8 +12,14 @@ from pathlib import Path
 import onnx
 import psutil
 import pytest
+from hypothesis import settings
 
 from tests.cluster.tools import Cluster, wait_until
+
+# The same examples in every run; `HYPOTHESIS_PROFILE=search` looks for new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("search", max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "tests" / "models"

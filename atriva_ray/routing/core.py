@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import count
 
@@ -369,8 +370,18 @@ class RouterCore:
     def _elsewhere(self, state: _ModelState, placement: Placement) -> Placement:
         """Return the next seat of the model's group, or the same one if there is no other."""
         seats = state.seats
+        if not seats:
+            return placement
         place = seats.index(placement.seat) if placement.seat in seats else -1
-        return replace(placement, seat=seats[(place + 1) % len(seats)]) if seats else placement
+        seat = seats[(place + 1) % len(seats)]
+        asked = state.request.cpus_per_replica
+        if not seat.takes_cpus:
+            return Placement(seat, 0)
+        if asked is not None:
+            return Placement(seat, asked)
+        totals = {node.node_id: node.cpu_count for node in state.nodes}
+        free = math.floor(totals[seat.node_id] - self.granted_cpus(seat.node_id))
+        return Placement(seat, max(0, min(max(1, placement.cpu_count), free)))
 
     def _owner(self, replica_id: str) -> _ModelState | None:
         for state in self._models.values():
