@@ -45,6 +45,7 @@ from atriva_inference import (
 from atriva_ray.errors import (
     ClusterError,
     InputFileError,
+    LaneError,
     ModelFilesMissingError,
     ModelNameConflictError,
     ModelNotLoadedError,
@@ -75,6 +76,7 @@ __all__ = [
     "InputNameError",
     "InputShapeError",
     "InputSizeError",
+    "LaneError",
     "LayerProfile",
     "Model",
     "ModelError",

@@ -6,25 +6,27 @@ import copy
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import ray
 
+from atriva_inference.answer import AnswerFuture
 from atriva_inference.binding import BoundInputs
 from atriva_inference.errors import ClosedError, InferenceRuntimeError
 from atriva_inference.executor import Outputs
 from atriva_inference.profiling import Profile
 from atriva_inference.shape_cache import ShapeCacheInfo
 from atriva_ray.errors import ClusterError, ModelNotLoadedError, ReplicaLostError
+from atriva_ray.lanes.client_lane import Reply
 from atriva_ray.ray_errors import translated
-from atriva_ray.replica import Answer, ReplicaInfo
+from atriva_ray.replica import ReplicaInfo
 from atriva_ray.router import MAX_ATTEMPTS, ModelRoutes
 from atriva_ray.routing.balance import Balancer, Route
-from atriva_ray.transport import ActorCarrier, Carrier, own
+from atriva_ray.transport import Carrier, Connector, Post
 
 __all__ = ["Dispatcher", "ReplicaUse"]
 
@@ -35,15 +37,12 @@ Value = TypeVar("Value")
 _PATIENCE_S = 1.0
 """How often a close that waits looks whether Ray is still there."""
 
-Post = Callable[[Callable[[], None]], None]
-"""Runs a function soon, on a thread on which it may call Ray."""
-
 
 @dataclass(slots=True, eq=False)
 class _Request:
     bound: BoundInputs
-    has_callbacks: bool
-    answer: Future[Outputs] = field(default_factory=Future)
+    wrap: Callable[[Outputs], Any]
+    answer: AnswerFuture[Any]
     attempts: int = 0
 
 
@@ -54,12 +53,23 @@ class ReplicaUse:
     Attributes:
         route: its id, ``node/device``, slots and rank.
         info: what it says of itself: threads, process, node.
+        carrier: how requests get there: ``unix lane``, ``tcp lane`` or ``actor calls``.
         answered: requests of this client that it has answered.
     """
 
     route: Route
     info: ReplicaInfo
+    carrier: str
     answered: int = 0
+
+
+@dataclass(slots=True)
+class _Line:
+    """A replica and the way there."""
+
+    use: ReplicaUse
+    actor: Any
+    carrier: Carrier[_Request]
 
 
 class Dispatcher:
@@ -73,48 +83,47 @@ class Dispatcher:
         self,
         model_name: str,
         routes: ModelRoutes,
+        connector: Connector,
         post: Post,
         post_answer: Post,
         on_lost: Callable[[str], None],
         on_close: Callable[[], None],
-        make_carrier: Callable[[Any], Carrier] = ActorCarrier,
     ) -> None:
         self.key = routes.key
         self.generation = routes.generation
         self.version = routes.version
         self._model_name = model_name
+        self._connector = connector
         self._post = post
         self._post_answer = post_answer
         self._on_lost = on_lost
         self._on_close = on_close
-        self._make_carrier = make_carrier
         self._changed = threading.Condition()
+        self._connecting = threading.Lock()
         self._waiting: deque[_Request] = deque()
         self._balancer = Balancer()
-        self._carriers: dict[str, Carrier] = {}
-        self._uses: dict[str, ReplicaUse] = {}
+        self._lines: dict[str, _Line] = {}
         self._refusal: ClosedError | ModelNotLoadedError | None = None
         self._sent: set[_Request] = set()
+        first_route, self._described, _ = routes.replicas[0]
+        self._last_uses = [ReplicaUse(first_route, self._described, "none")]
         self._take_over(routes)
-        first = routes.replicas[0][1]
-        self.inputs = first.inputs
-        self.outputs = first.outputs
+        self.inputs = self._described.inputs
+        self.outputs = self._described.outputs
 
     # -- what is known of the model ------------------------------------------------------------
 
     @property
     def device(self) -> str:
         """The device of the replica whose device AUTO prefers most."""
-        with self._changed:
-            best = min(self._uses.values(), key=lambda use: use.route.rank)
-            return best.info.device
+        return min(self.replicas, key=lambda use: use.route.rank).info.device
 
     @property
     def execution_devices(self) -> tuple[str, ...]:
         """The devices that really execute, on any replica."""
-        with self._changed:
-            infos = [use.info for use in self._uses.values()]
-        return tuple(dict.fromkeys(name for info in infos for name in info.execution_devices))
+        return tuple(
+            dict.fromkeys(name for use in self.replicas for name in use.info.execution_devices)
+        )
 
     @property
     def parallelism(self) -> int:
@@ -124,9 +133,14 @@ class Dispatcher:
 
     @property
     def replicas(self) -> tuple[ReplicaUse, ...]:
-        """The replicas in use, with the requests of this client that each has answered."""
+        """The replicas in use, with the requests of this client that each has answered.
+
+        While all of them restart, the last ones go on describing the model.
+        """
         with self._changed:
-            return tuple(replace(use) for use in self._uses.values())
+            if self._lines:
+                self._last_uses = [line.use for line in self._lines.values()]
+            return tuple(replace(use) for use in self._last_uses)
 
     @property
     def is_open(self) -> bool:
@@ -137,37 +151,45 @@ class Dispatcher:
 
     def run(self, bound: BoundInputs) -> Outputs:
         """Run one request and block for its answer."""
-        return self._queue(_Request(bound, has_callbacks=False)).result()
+        return self.submit(bound, _as_they_are).result()
 
-    def submit(self, bound: BoundInputs) -> Future[Outputs]:
+    def submit(self, bound: BoundInputs, wrap: Callable[[Outputs], Value]) -> AnswerFuture[Value]:
         """Queue one request and send what can be sent.
 
         The future's callbacks run on threads of their own, so they may run requests themselves.
         """
-        return self._queue(_Request(bound, has_callbacks=True))
-
-    def _queue(self, request: _Request) -> Future[Outputs]:
+        answer: AnswerFuture[Value] = AnswerFuture(self._post_answer)
         with self._changed:
             self._check_open()
-            self._waiting.append(request)
-        self._pump()
-        return request.answer
+            self._waiting.append(_Request(bound, wrap, answer))
+            sends = self._next_sends()
+        self._send(sends)
+        return answer
 
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
         """Profile the model on the replica whose device AUTO prefers most."""
         with self._changed:
             self._check_open()
-            best = min(self._uses.values(), key=lambda use: use.route.rank)
-            carrier = self._carriers[best.route.replica_id]
-        return self._result(carrier.profile(bound, runs))
+            line = min(self._usable(), key=lambda line: line.use.route.rank)
+        arrays = None if bound is None else bound.arrays
+        profile: Future[Profile] = line.actor.profile.remote(arrays, runs).future()
+        return self._result(profile)
 
     def shape_cache_info(self) -> ShapeCacheInfo:
         """Return the state of all replicas' shape caches together."""
         with self._changed:
             self._check_open()
-            carriers = list(self._carriers.values())
-        infos = [self._result(carrier.shape_cache_info()) for carrier in carriers]
-        return sum(infos[1:], start=infos[0])
+            lines = self._usable()
+        asked: list[Future[ShapeCacheInfo]] = [
+            line.actor.shape_cache_info.remote().future() for line in lines
+        ]
+        first, *others = [self._result(each) for each in asked]
+        return sum(others, start=first)
+
+    def _usable(self) -> list[_Line]:
+        if not self._lines:
+            raise ReplicaLostError(self._model_name, 1, "no replica is ready now")
+        return list(self._lines.values())
 
     def close(self) -> None:
         """Refuse what waits, finish what was sent, release the model."""
@@ -178,18 +200,19 @@ class Dispatcher:
             waiting = list(self._waiting)
             self._waiting.clear()
             refusal = self._refusal
-        for request in waiting:
-            self._finish(request, partial(_settle, request.answer, refusal))
+        self._refuse(waiting, refusal)
         with self._changed:
             while self._sent and not self._changed.wait_for(lambda: not self._sent, _PATIENCE_S):
                 if not ray.is_initialized():  # nobody is left who could answer
                     break
             lost = list(self._sent)
             self._sent.clear()
-            self._carriers.clear()
-        for request in lost:
-            gone = ClusterError(self._model_name, "Ray was shut down before it answered")
-            self._finish(request, partial(_settle, request.answer, gone))
+        self._refuse(lost, ClusterError(self._model_name, "Ray was shut down before it answered"))
+        with self._connecting, self._changed:
+            lines, self._lines = self._lines, {}
+            self._last_uses = [line.use for line in lines.values()] or self._last_uses
+        for line in lines.values():
+            line.carrier.close()
         self._on_close()
 
     # -- events --------------------------------------------------------------------------------
@@ -197,9 +220,7 @@ class Dispatcher:
     def set_routes(self, routes: ModelRoutes | None) -> None:
         """Take over the router's newest answer; None: the model was unloaded."""
         if routes is not None:
-            with self._changed:
-                self._take_over(routes)
-            self._pump()
+            self._take_over(routes)
             return
         with self._changed:
             if self._refusal is not None:
@@ -207,91 +228,122 @@ class Dispatcher:
             self._refusal = gone = ModelNotLoadedError(self._model_name, ())
             waiting = list(self._waiting)
             self._waiting.clear()
-        for request in waiting:
-            self._finish(request, partial(_settle, request.answer, gone))
+        self._refuse(waiting, gone)
 
-    def _pump(self) -> None:
-        """Send requests while there are some and a replica has room."""
-        while True:
-            with self._changed:
-                if not self._waiting:
-                    return
-                replica_id = self._balancer.choose()
-                if replica_id is None:
-                    return
-                request = self._waiting.popleft()
-                if request.attempts == 0 and not request.answer.set_running_or_notify_cancel():
-                    continue
-                self._balancer.started(replica_id)
-                self._sent.add(request)
-                request.attempts += 1
-                carrier = self._carriers[replica_id]
-            try:
-                reply = carrier.send(request.bound)
-            except Exception as error:  # noqa: BLE001 - the request fails, the dispatcher goes on
-                reply = Future()
-                reply.set_exception(error)
-            reply.add_done_callback(partial(self._on_reply, request, replica_id))
+    def _next_sends(self) -> list[tuple[_Line, list[_Request]]]:
+        """Bind waiting requests to replicas that have room; call it under the lock."""
+        sends: dict[str, list[_Request]] = {}
+        waiting = self._waiting
+        while waiting and (replica_id := self._balancer.choose()) is not None:
+            request = waiting.popleft()
+            if request.attempts == 0 and not request.answer.set_running_or_notify_cancel():
+                continue
+            self._balancer.started(replica_id)
+            self._sent.add(request)
+            request.attempts += 1
+            sends.setdefault(replica_id, []).append(request)
+        return [(self._lines[replica_id], requests) for replica_id, requests in sends.items()]
 
-    def _on_reply(self, request: _Request, replica_id: str, reply: Future[Answer]) -> None:
-        self._post(partial(self._take_reply, request, replica_id, reply))
+    def _send(self, sends: Iterable[tuple[_Line, list[_Request]]]) -> None:
+        for line, requests in sends:
+            line.carrier.send(requests)
 
-    def _take_reply(self, request: _Request, replica_id: str, reply: Future[Answer]) -> None:
+    def _take_replies(self, replica_id: str, replies: list[Reply[_Request]]) -> None:
         with self._changed:
-            if request not in self._sent:  # given up when Ray was shut down
-                return
-            self._sent.discard(request)
-        error = reply.exception()
-        if error is None:
-            answer = reply.result()
-            with self._changed:
-                self._balancer.finished(replica_id, answer.service_time_s, answer.queue_len)
-                if replica_id in self._uses:
-                    self._uses[replica_id].answered += 1
-            self._finish(request, partial(_answer, request.answer, answer.outputs))
-        else:
-            self._take_failure(request, replica_id, translated(error, self._model_name))
-        with self._changed:
-            self._changed.notify_all()
-        self._pump()
+            replies = [reply for reply in replies if reply.request in self._sent]
+            for reply in replies:  # the others were given up when Ray was shut down
+                self._sent.discard(reply.request)
+                self._balancer.finished(replica_id, reply.service_time_s, reply.queue_len)
+            line = self._lines.get(replica_id)
+            if line is not None:
+                line.use.answered += len(replies)
+            sends = self._next_sends()
+            if self._refusal is not None:
+                self._changed.notify_all()
+        self._send(sends)  # before answers are looked at, so that the replica has no pause
+        for reply in replies:
+            answer = reply.request.answer
+            if reply.error is not None or reply.outputs is None:
+                answer.set_exception(reply.error)
+            else:
+                answer.set_result(reply.request.wrap(reply.outputs))
 
-    def _take_failure(self, request: _Request, replica_id: str, error: BaseException) -> None:
-        if not isinstance(error, ReplicaLostError):
-            with self._changed:
-                self._balancer.finished(replica_id)
-            self._finish(request, partial(_settle, request.answer, error))
-            return
-        self._on_lost(replica_id)
+    def _take_lost(self, replica_id: str, requests: list[_Request], reason: str) -> None:
+        """Send the requests of a carrier that broke elsewhere, and see what became of its end."""
+        failed = []
         with self._changed:
             self._balancer.forget(replica_id)
-            if request.attempts < MAX_ATTEMPTS and self._refusal is None:
-                self._waiting.appendleft(request)
-                return
-        refusal = self._refusal
-        lost: Exception = ReplicaLostError(self._model_name, request.attempts, error.reason)
-        if refusal is not None:
-            lost = refusal
-        self._finish(request, partial(_settle, request.answer, lost))
+            line = self._lines.pop(replica_id, None)
+            for request in reversed(requests):
+                if request not in self._sent:
+                    continue
+                self._sent.discard(request)
+                if request.attempts < MAX_ATTEMPTS and self._refusal is None:
+                    self._waiting.appendleft(request)
+                else:
+                    failed.append(request)
+            refusal = self._refusal
+            sends = self._next_sends()
+            self._changed.notify_all()
+        self._send(sends)
+        for request in failed:
+            lost = ReplicaLostError(self._model_name, request.attempts, reason)
+            self._refuse([request], refusal or lost)
+        if line is not None:
+            _logger.info("model %s lost replica %s: %s", self._model_name, replica_id, reason)
+            self._post(partial(self._look_after, replica_id, line))
 
-    def _finish(self, request: _Request, settle: Callable[[], None]) -> None:
-        """Settle a request where its callbacks cannot hold up other answers."""
-        if request.has_callbacks:
-            self._post_answer(settle)
-        else:
-            settle()
+    def _look_after(self, replica_id: str, line: _Line) -> None:
+        """Tell the router, and go on with a replica of which only the connection was lost."""
+        line.carrier.close()
+        if not ray.is_initialized():
+            return
+        self._on_lost(replica_id)
+        self._connect([(line.use.route, line.use.info, line.actor)])
 
     def _take_over(self, routes: ModelRoutes) -> None:
-        gone = self._balancer.set_routes(route for route, _, _ in routes.replicas)
-        for route, info, actor in routes.replicas:
-            if route.replica_id not in self._carriers:
-                self._carriers[route.replica_id] = self._make_carrier(actor)
-                self._uses[route.replica_id] = ReplicaUse(route, info)
-        if routes.replicas:  # while all of them restart, the last ones go on describing the model
-            current = {route.replica_id for route, _, _ in routes.replicas}
-            for replica_id in set(self._uses) - current:
-                del self._carriers[replica_id], self._uses[replica_id]
-        if gone:
-            _logger.info("model %s lost replicas %s", self._model_name, sorted(gone))
+        wanted = {route.replica_id for route, _, _ in routes.replicas}
+        with self._changed:
+            gone = [self._lines.pop(each) for each in set(self._lines) - wanted]
+            if gone and not self._lines:
+                self._last_uses = [line.use for line in gone]
+            for line in gone:
+                self._balancer.forget(line.use.route.replica_id)
+        # Their carriers stay until they have answered what was sent; then the replica closes them.
+        self._connect(routes.replicas)
+
+    def _connect(self, replicas: Iterable[tuple[Route, ReplicaInfo, Any]]) -> None:
+        """Open carriers to replicas that have none; blocks while they connect."""
+        with self._connecting:
+            for route, info, actor in replicas:
+                replica_id = route.replica_id
+                if replica_id in self._lines or self._refusal is not None:
+                    continue
+                try:
+                    carrier: Carrier[_Request] = self._connector.connect(
+                        self._model_name,
+                        info,
+                        actor,
+                        partial(self._take_replies, replica_id),
+                        partial(self._take_lost, replica_id),
+                    )
+                except ReplicaLostError as error:
+                    _logger.info("replica %s is gone: %s", replica_id, error.reason)
+                    continue
+                with self._changed:
+                    self._lines[replica_id] = _Line(
+                        ReplicaUse(route, info, carrier.kind), actor, carrier
+                    )
+                    self._balancer.add(route)
+                    sends = self._next_sends()
+                self._send(sends)
+
+    def _refuse(self, requests: Iterable[_Request], error: InferenceRuntimeError) -> None:
+        """Fail requests, unless their callers have cancelled them."""
+        for request in requests:
+            answer = request.answer
+            if answer.running() or answer.set_running_or_notify_cancel():
+                answer.set_exception(_copy(error))
 
     def _check_open(self) -> None:
         if self._refusal is not None:
@@ -306,19 +358,8 @@ class Dispatcher:
             raise translated(error, self._model_name) from None
 
 
-def _answer(answer: Future[Outputs], outputs: Mapping[str, Any]) -> None:
-    try:
-        owned = own(outputs)
-    except MemoryError as error:
-        answer.set_exception(error)
-    else:
-        answer.set_result(owned)
-
-
-def _settle(answer: Future[Outputs], error: BaseException) -> None:
-    """Fail a request, unless its caller has cancelled it."""
-    if answer.running() or answer.set_running_or_notify_cancel():
-        answer.set_exception(_copy(error) if isinstance(error, InferenceRuntimeError) else error)
+def _as_they_are(outputs: Outputs) -> Outputs:
+    return outputs
 
 
 def _copy(error: InferenceRuntimeError) -> InferenceRuntimeError:

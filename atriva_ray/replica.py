@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -23,6 +23,12 @@ from atriva_inference.profiling import Profile
 from atriva_inference.runtime import compile_model
 from atriva_inference.shape_cache import ShapeCacheInfo
 from atriva_inference.tensor import Array, Tensor
+from atriva_ray.errors import LaneError
+from atriva_ray.lanes.handshake import make_token
+from atriva_ray.lanes.listen import Listener
+from atriva_ray.lanes.server import LaneServer
+from atriva_ray.lanes.server_lane import Ports
+from atriva_ray.lanes.together import find_together
 from atriva_ray.model_store import ModelSource, keep, locate
 from atriva_ray.stored_tensor import INLINE_LIMIT_BYTES, StoredTensor
 
@@ -32,11 +38,26 @@ MAX_CONCURRENT_CALLS = 10_000
 """Calls that may wait in one actor; Ray's own limit of 1,000 would block the next caller."""
 
 _DRAIN_TIMEOUT_S = 10.0
+_DRAIN_LOOK_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaInfo:
-    """What a replica says of itself once its model is compiled."""
+    """What a replica says of itself once its model is compiled.
+
+    Attributes:
+        replica_id: unique over the life of the cluster.
+        inputs: what the model takes.
+        outputs: what the model gives.
+        device: what it was compiled for.
+        execution_devices: the devices that really execute.
+        slot_count: requests it runs at once.
+        thread_count: threads it computes on, None if the device brings its own.
+        node_id: Ray's id of its node.
+        pid: its process.
+        lane_name: Unix socket, in the abstract namespace of its node, where it takes lanes.
+        lane_token: secret that opens a lane.
+    """
 
     replica_id: str
     inputs: tuple[Port, ...]
@@ -47,6 +68,8 @@ class ReplicaInfo:
     thread_count: int | None
     node_id: str
     pid: int
+    lane_name: str
+    lane_token: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +95,9 @@ class Replica:
         self._model_name = model_name
         self._executor: LocalExecutor | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._lanes: LaneServer | None = None
+        self._listener: Listener | None = None
         self._queue_len = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     async def load(
         self,
@@ -109,6 +132,10 @@ class Replica:
         compiled = await asyncio.to_thread(compile_model, backend, files, spec, options)
         self._executor = LocalExecutor(self._model_name, compiled)
         self._threads = ThreadPoolExecutor(compiled.slot_count, thread_name_prefix="atriva-slot")
+        lanes = await asyncio.to_thread(_open_lanes, self._model_name, self._executor)
+        token = make_token()
+        self._lanes = lanes
+        self._listener = Listener(token, lanes.add)
         return ReplicaInfo(
             replica_id=self._replica_id,
             inputs=compiled.inputs,
@@ -119,21 +146,34 @@ class Replica:
             thread_count=options.thread_count,
             node_id=ray.get_runtime_context().get_node_id(),
             pid=os.getpid(),
+            lane_name=self._listener.name,
+            lane_token=token,
         )
+
+    async def listen_tcp(self) -> tuple[str, int]:
+        """Take lanes from other hosts too, from now on; return host and port.
+
+        Raises:
+            LaneError: this node cannot.
+        """
+        host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+        if self._listener is None:
+            raise LaneError(self._replica_id, "it has not loaded its model yet")
+        try:
+            return self._listener.listen_tcp(host)
+        except (OSError, KeyError) as error:
+            raise LaneError(self._replica_id, f"it cannot listen on {host}: {error!r}") from error
 
     async def infer(self, arrays: Mapping[str, Array], signature: ShapeSignature | None) -> Answer:
         """Run one request whose arrays the caller has fitted to the model's ports."""
         self._queue_len += 1
-        self._idle.clear()
         try:
             outputs, service_time_s = await asyncio.get_running_loop().run_in_executor(
                 self._threads, self._timed_run, BoundInputs(arrays, signature)
             )
         finally:
             self._queue_len -= 1
-            if self._queue_len == 0:
-                self._idle.set()
-        return Answer(outputs, service_time_s, self._queue_len)
+        return Answer(outputs, service_time_s, self._waiting)
 
     async def infer_relayed(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Run one request that came through the router.
@@ -172,9 +212,16 @@ class Replica:
     async def drain(self) -> None:
         """Return when nothing runs any more, or after 10 s."""
         try:
-            await asyncio.wait_for(self._idle.wait(), _DRAIN_TIMEOUT_S)
+            async with asyncio.timeout(_DRAIN_TIMEOUT_S):
+                while self._waiting:  # noqa: ASYNC110 - the lanes' threads count, not this loop
+                    await asyncio.sleep(_DRAIN_LOOK_S)
         except TimeoutError:
             return
+
+    @property
+    def _waiting(self) -> int:
+        lanes = self._lanes
+        return self._queue_len + (0 if lanes is None else lanes.queue_len)
 
     def _timed_run(self, bound: BoundInputs) -> tuple[Outputs, float]:
         executor = self._loaded()
@@ -186,6 +233,21 @@ class Replica:
         if self._executor is None:
             raise ModelError(f"replica {self._replica_id} has not loaded its model yet")
         return self._executor
+
+
+def _open_lanes(model_name: str, executor: LocalExecutor) -> LaneServer:
+    """Start the lanes' threads: as many as requests run at once.
+
+    Where the processor computes, a thread that only reads would take it from those that compute;
+    beside another device, it gets the next request ready meanwhile.
+    """
+    is_busy = any("CPU" in device for device in executor.execution_devices)
+    return LaneServer(
+        executor,
+        Ports(model_name, executor.inputs, executor.outputs),
+        executor.parallelism if is_busy else executor.parallelism + 1,
+        find_together(executor, executor.inputs, executor.outputs),
+    )
 
 
 async def _resolved(value: Any) -> Any:

@@ -35,12 +35,14 @@ from atriva_inference.tensor import DEFAULT_LAYOUT, Tensor
 from atriva_ray.connection import DEFAULT_NAMESPACE, connect
 from atriva_ray.dispatch import Dispatcher
 from atriva_ray.errors import ClusterError, ModelFilesMissingError
+from atriva_ray.lanes.loop import LaneLoop
 from atriva_ray.model import Model
 from atriva_ray.model_store import ModelSource, pack
 from atriva_ray.ray_errors import LOST, translated
 from atriva_ray.router import ModelRoutes
 from atriva_ray.router_handle import RouterHandle, get_router
 from atriva_ray.routing.messages import ModelRequest
+from atriva_ray.transport import Connector
 
 __all__ = ["InferenceRuntime"]
 
@@ -99,10 +101,12 @@ class InferenceRuntime:
         self._routes_lock = threading.Lock()
         self._newest: tuple[int, dict[str, ModelRoutes]] = (0, {})
         self._is_closed = False
+        self._loop = LaneLoop()
         self._connection = connect(address)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="atriva-dispatch")
         self._answers = ThreadPoolExecutor(_CALLBACK_THREADS, thread_name_prefix="atriva-callbacks")
         try:
+            self._connector = Connector(self._loop, partial(_post, self._worker))
             self._router = get_router(namespace)
             self._ask("devices", backend, backend)
         except BaseException:
@@ -189,6 +193,7 @@ class InferenceRuntime:
         dispatcher = Dispatcher(
             model_name,
             routes,
+            self._connector,
             post=partial(_post, self._worker),
             post_answer=partial(_post, self._answers),
             on_lost=self._report_lost,
@@ -241,6 +246,7 @@ class InferenceRuntime:
                     model.close()
                 self._ask("leave", self._client_id, self._client_id)
         finally:
+            self._loop.close()
             for threads in (self._worker, self._answers):
                 with suppress(RuntimeError):  # a callback that closes cannot await its own thread
                     threads.shutdown(wait=True)
@@ -370,14 +376,14 @@ class InferenceRuntime:
             raise ClosedError("this runtime")
 
 
-def _post(threads: ThreadPoolExecutor, work: Callable[[], None]) -> None:
+def _post(threads: ThreadPoolExecutor, work: Callable[[], object]) -> None:
     try:
         threads.submit(_logged, work)
     except RuntimeError:  # at the end of a program, threads stop before runtimes are closed
         _logged(work)
 
 
-def _logged(work: Callable[[], None]) -> None:
+def _logged(work: Callable[[], object]) -> None:
     try:
         work()
     except Exception:

@@ -13,6 +13,12 @@ _SMOOTHING = 0.2
 _WINDOW_PER_SLOT = 2
 """Requests under way per slot: one that runs, one that is there when it ends."""
 
+_TRAVEL_TIME_S = 1e-3
+"""Time that the requests under way should last the replica, so that it never waits for a client;
+those of a small model are many, and travel and run together."""
+
+_MAX_WINDOW = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -40,7 +46,11 @@ class _Load:
 
     @property
     def has_room(self) -> bool:
-        return self.in_flight < _WINDOW_PER_SLOT * self.route.slot_count
+        slots = self.route.slot_count
+        window = _WINDOW_PER_SLOT * slots
+        if self.in_flight < window or not self.service_time_s:
+            return self.in_flight < window
+        return self.in_flight < min(_MAX_WINDOW, slots * _TRAVEL_TIME_S / self.service_time_s)
 
     @property
     def expected_completion_s(self) -> float:
@@ -75,8 +85,12 @@ class Balancer:
                 self._loads[replica_id] = _Load(route)
         return gone
 
+    def add(self, route: Route) -> None:
+        """Use one more replica."""
+        self._loads[route.replica_id] = _Load(route)
+
     def forget(self, replica_id: str) -> None:
-        """Stop using a replica that was seen to be dead, until a route table names it again."""
+        """Stop using a replica, until it is added or a route table names it again."""
         self._loads.pop(replica_id, None)
 
     def choose(self) -> str | None:

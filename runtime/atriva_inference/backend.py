@@ -28,14 +28,19 @@ __all__ = [
 class Slot(Protocol):
     """One infer request of a compiled model; for one thread at a time."""
 
-    def infer(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def infer(
+        self, arrays: Mapping[str, Array], memory: dict[str, Array] | None = None
+    ) -> dict[str, Array]:
         """Run the model and block until it has answered, without holding the GIL meanwhile.
 
         Args:
             arrays: fitted inputs by port name. They are only read, and only until this returns.
+            memory: an array for each output, of its dtype and its static shape. A library that can
+                write into them does so; what they hold when this raises is undefined.
 
         Returns:
-            Fresh arrays by output name, owned by the caller.
+            Arrays by output name: `memory` itself if the outputs were written there, else fresh
+            ones, owned by the caller.
 
         Raises:
             InferenceFailedError: the library failed.

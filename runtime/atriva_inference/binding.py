@@ -20,7 +20,15 @@ from atriva_inference.errors import (
 from atriva_inference.ports import Port, match_names
 from atriva_inference.tensor import Array, Tensor
 
-__all__ = ["Allocate", "BoundInputs", "Inputs", "ShapeSignature", "Staging", "bind_inputs"]
+__all__ = [
+    "Allocate",
+    "BoundInputs",
+    "Inputs",
+    "ShapeSignature",
+    "Staging",
+    "bind_inputs",
+    "max_input_bytes",
+]
 
 Inputs: TypeAlias = Mapping[str, "Tensor | npt.ArrayLike"]
 """What users pass: one Tensor or array per input, under any of the input's names."""
@@ -121,7 +129,7 @@ def _fit(port: Port, tensor: Tensor, allocate: Allocate) -> Array:
         raise InputShapeError(
             port.name, array.shape, port.shape, "it has no elements; pass at least one"
         )
-    limit_bytes = _max_input_bytes()
+    limit_bytes = max_input_bytes()
     size_bytes = math.prod(shape) * max(array.itemsize, port.dtype.itemsize)
     if size_bytes > limit_bytes:
         raise InputSizeError(port.name, size_bytes, limit_bytes)
@@ -146,7 +154,8 @@ def _fit(port: Port, tensor: Tensor, allocate: Allocate) -> Array:
     return fitted
 
 
-def _max_input_bytes() -> int:
+def max_input_bytes() -> int:
+    """Return the size that one input may have, in bytes."""
     text = os.environ.get(MAX_INPUT_VARIABLE)
     if text is None:
         return DEFAULT_MAX_INPUT_BYTES

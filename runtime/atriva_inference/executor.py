@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+from atriva_inference.answer import AnswerFuture
 from atriva_inference.backend import CompiledModel, Slot
 from atriva_inference.binding import BoundInputs, ShapeSignature
 from atriva_inference.errors import ClosedError, InferenceFailedError
@@ -24,6 +25,8 @@ __all__ = ["Executor", "LocalExecutor", "Outputs"]
 
 Outputs = dict[str, Array]
 """Result arrays by output name."""
+
+Value = TypeVar("Value")
 
 
 class Executor(Protocol):
@@ -58,8 +61,13 @@ class Executor(Protocol):
         """Run one request and block until its answer is there."""
         ...
 
-    def submit(self, bound: BoundInputs) -> Future[Outputs]:
-        """Queue one request; the arrays must not change until the future is done."""
+    def submit(self, bound: BoundInputs, wrap: Callable[[Outputs], Value]) -> AnswerFuture[Value]:
+        """Queue one request; the arrays must not change until the future is done.
+
+        Args:
+            bound: fitted inputs.
+            wrap: makes the future's result of the outputs; it is quick.
+        """
         ...
 
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
@@ -85,10 +93,10 @@ class _SlotPool:
         self._waiting: deque[Future[Slot | None]] = deque()
         self._lock = threading.Lock()
 
-    def run(self, bound: BoundInputs) -> Outputs:
+    def run(self, bound: BoundInputs, memory: dict[str, Array] | None) -> Outputs:
         slot = self._acquire()
         try:
-            return slot.infer(bound.arrays)
+            return slot.infer(bound.arrays, memory)
         finally:
             self._pass_on(slot)
 
@@ -164,18 +172,43 @@ class LocalExecutor:
         self._changed = threading.Condition()
         self._running = 0
 
-    def run(self, bound: BoundInputs) -> Outputs:
-        """Run one request on the calling thread; blocks while every slot is taken."""
+    def run(self, bound: BoundInputs, memory: dict[str, Array] | None = None) -> Outputs:
+        """Run one request on the calling thread; blocks while every slot is taken.
+
+        Args:
+            bound: fitted inputs.
+            memory: arrays that the outputs may be written to; see `Slot.infer`.
+        """
         with self._using() as base:
             pool = base if bound.signature is None else self._shapes.get(bound.signature)
-            return pool.run(bound)
+            return pool.run(bound, memory)
 
-    def submit(self, bound: BoundInputs) -> Future[Outputs]:
+    def submit(self, bound: BoundInputs, wrap: Callable[[Outputs], Value]) -> AnswerFuture[Value]:
         """Queue one request."""
+        answer: AnswerFuture[Value] = AnswerFuture()
+
+        def refuse(done: Future[None]) -> None:
+            if done.cancelled() and answer.set_running_or_notify_cancel():
+                answer.set_exception(self._closed_error())
+
         with self._changed:
             if self._pool is None:
                 raise self._closed_error()
-            return self._threads.submit(self.run, bound)
+            queued = self._threads.submit(self._fulfil, answer, bound, wrap)
+        queued.add_done_callback(refuse)  # closing cancels what waits
+        return answer
+
+    def _fulfil(
+        self, answer: Future[Value], bound: BoundInputs, wrap: Callable[[Outputs], Value]
+    ) -> None:
+        if not answer.set_running_or_notify_cancel():
+            return
+        try:
+            value = wrap(self.run(bound))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            answer.set_exception(error)
+        else:
+            answer.set_result(value)
 
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
         """Profile on the given inputs, or on ones where every dynamic dimension is 1."""

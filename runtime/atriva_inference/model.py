@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
+from atriva_inference.answer import AnswerFuture
 from atriva_inference.binding import BoundInputs, Inputs, Staging, bind_inputs
 from atriva_inference.errors import ClosedError, OptionError
 from atriva_inference.request import AsyncRequest
@@ -14,6 +15,8 @@ from atriva_inference.stream import Stream
 from atriva_inference.tensor import Tensor
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from atriva_inference.executor import Executor, Outputs
     from atriva_inference.ports import Port
     from atriva_inference.profiling import Profile
@@ -83,7 +86,9 @@ class Model:
         """Like `run`, converting into `staging`; for one thread at a time per staging."""
         return self._wrap(self._executor.run(self._bind(inputs, staging)))
 
-    def submit(self, inputs: Inputs, staging: Staging | None = None) -> Future[dict[str, Tensor]]:
+    def submit(
+        self, inputs: Inputs, staging: Staging | None = None
+    ) -> AnswerFuture[dict[str, Tensor]]:
         """Queue one request and return at once.
 
         Args:
@@ -94,31 +99,28 @@ class Model:
             A future whose result is what `run` returns, and whose exception is what it raises.
             Cancelling it works until the request begins to run.
         """
-        source = self._executor.submit(self._bind(inputs, staging))
-        answer: Future[dict[str, Tensor]] = Future()
-
-        def forward(done: Future[Outputs]) -> None:
-            if not answer.set_running_or_notify_cancel():
-                return
-            if done.cancelled():  # not by the caller, so the model was closed
-                answer.set_exception(ClosedError(f"model {self._name!r}"))
-                return
-            error = done.exception()
-            if error is None:
-                answer.set_result(self._wrap(done.result()))
-            else:
-                answer.set_exception(error)
-
-        source.add_done_callback(forward)
-        answer.add_done_callback(lambda done: source.cancel() if done.cancelled() else None)
-        return answer
+        return self._executor.submit(self._bind(inputs, staging), self._wrap)
 
     async def run_async(self, inputs: Inputs) -> dict[str, Tensor]:
         """Run one request without blocking the event loop; raises what `run` raises.
 
         Inputs are checked and converted on the event loop's thread before the first await.
         """
-        return await asyncio.wrap_future(self.submit(inputs))
+        loop = asyncio.get_running_loop()
+        future = self.submit(inputs)
+        is_done = asyncio.Event()
+
+        def wake(_future: Future[dict[str, Tensor]]) -> None:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(is_done.set)
+
+        future.add_prompt_callback(wake)
+        try:
+            await is_done.wait()
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        return future.result()
 
     def create_async_request(
         self, callback: Callable[[AsyncRequest], None] | None = None

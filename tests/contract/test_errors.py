@@ -31,6 +31,7 @@ EXAMPLES = {
     "ClosedError": ("model 'conv'",),
     "InputFileError": ("digit.npy", "there is no such file"),
     "ClusterError": ("ray://head:10001", "connection refused"),
+    "LaneError": ("m#1", "it cannot listen"),
     "ModelFilesMissingError": ("model.onnx", "n1"),
     "ModelNameConflictError": ("conv", "another device"),
     "ModelNotLoadedError": ("conv", ("digits", "faces")),

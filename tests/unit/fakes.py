@@ -48,7 +48,7 @@ class FakeSlot:
 
     model: FakeCompiledModel
 
-    def infer(self, arrays):
+    def infer(self, arrays, _memory=None):
         array = arrays["x"]
         return {"y": array * 2 if self.model.infer is None else self.model.infer(array)}
 

@@ -125,7 +125,11 @@ class _CompiledModel:
     def open_slot(self) -> _CompiledModel:
         return self  # a session's run() may be called from several threads at once
 
-    def infer(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def infer(
+        self,
+        arrays: Mapping[str, Array],
+        memory: dict[str, Array] | None = None,  # noqa: ARG002 - the library brings its own
+    ) -> dict[str, Array]:
         try:
             values = self._session.run(self._output_names, dict(arrays))
         except Exception as error:  # the library's errors derive from Exception itself

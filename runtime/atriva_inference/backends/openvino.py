@@ -263,17 +263,18 @@ class _CompiledModel:
 class _Slot:
     def __init__(self, owner: _CompiledModel) -> None:
         self._owner = owner
-        self._compiled = owner.sound()
-        self._request = self._compiled.create_infer_request()
+        self._renew(owner.sound())
 
-    def infer(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def infer(
+        self, arrays: Mapping[str, Array], memory: dict[str, Array] | None = None
+    ) -> dict[str, Array]:
         owner = self._owner
         while True:
             compiled = owner.sound()
             if compiled is not self._compiled:
-                self._compiled, self._request = compiled, compiled.create_infer_request()
+                self._renew(compiled)
             try:
-                outputs = self._infer(self._request, arrays)
+                outputs = self._infer(arrays, memory)
             except RuntimeError as error:
                 if owner.discard(compiled):
                     raise owner.failure(error) from error
@@ -282,14 +283,38 @@ class _Slot:
                     return outputs
             # Another request failed meanwhile, and this one may have suffered from that.
 
-    def _infer(self, request: ov.InferRequest, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        for number, port in enumerate(self._owner.inputs):
+    def _renew(self, compiled: ov.CompiledModel) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._own_memory: list[ov.Tensor] | None = None
+
+    def _infer(
+        self, arrays: Mapping[str, Array], memory: dict[str, Array] | None
+    ) -> dict[str, Array]:
+        owner = self._owner
+        request = self._request
+        for number, port in enumerate(owner.inputs):
             array = arrays[port.name]
             # OpenVINO maps writable numbers only; read-only arrays and text cost a copy here.
             is_mappable = array.flags.writeable and array.dtype.kind not in "US"
             request.set_input_tensor(number, ov.Tensor(array, shared_memory=is_mappable))
-        request.infer(share_outputs=not self._owner.gives_text)
-        return _copy_outputs(request, self._owner.outputs)
+        if memory is not None:
+            self._lend(memory)
+        elif self._own_memory is not None:
+            for number, tensor in enumerate(self._own_memory):
+                request.set_output_tensor(number, tensor)
+            self._own_memory = None
+        request.infer(share_outputs=not owner.gives_text)
+        return memory if memory is not None else _copy_outputs(request, owner.outputs)
+
+    def _lend(self, memory: dict[str, Array]) -> None:
+        """Have the outputs written to the caller's memory, and remember the request's own."""
+        request = self._request
+        numbers = range(len(self._owner.outputs))
+        if self._own_memory is None:
+            self._own_memory = [request.get_output_tensor(number) for number in numbers]
+        for number, port in enumerate(self._owner.outputs):
+            request.set_output_tensor(number, ov.Tensor(memory[port.name], shared_memory=True))
 
 
 def _copy_outputs(request: ov.InferRequest, ports: Iterable[Port]) -> dict[str, Array]:

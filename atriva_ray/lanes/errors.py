@@ -1,0 +1,64 @@
+"""What can go wrong on a lane itself, and how a request's own error travels on one."""
+
+from __future__ import annotations
+
+import json
+
+import atriva_inference.errors as inference_errors
+import atriva_ray.errors as cluster_errors
+from atriva_inference.errors import InferenceFailedError, InferenceRuntimeError
+
+__all__ = ["FrameError", "decode_error", "encode_error"]
+
+MAX_ERROR_BYTES = 32 * 1024
+_MAX_TEXT_LENGTH = 4_000
+
+
+class FrameError(Exception):
+    """The other end sent what no sound peer sends; its lane is closed, and no user sees this."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def encode_error(error: BaseException, model: str, device: str) -> bytes:
+    """Write an error as JSON: its class's name and its arguments.
+
+    One that is not of this project, or too large to send, becomes an `InferenceFailedError`.
+    """
+    if isinstance(error, InferenceRuntimeError) and type(error).__name__ in _classes():
+        try:
+            text = json.dumps([type(error).__name__, error.args]).encode()
+        except (TypeError, ValueError):
+            text = b""
+        if 0 < len(text) <= MAX_ERROR_BYTES:
+            return text
+    reason = f"{type(error).__name__}: {error}"[:_MAX_TEXT_LENGTH]
+    return json.dumps([InferenceFailedError.__name__, [model, device, reason]]).encode()
+
+
+def decode_error(text: bytes | bytearray | memoryview) -> InferenceRuntimeError:
+    """Make the error again; only this project's classes, and only from plain values.
+
+    Raises:
+        FrameError: it is none.
+    """
+    try:
+        name, arguments = json.loads(bytes(text))
+        error = _classes()[name](*arguments)
+        str(error)  # fields of the wrong types show here
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
+        raise FrameError(f"an error that cannot be read ({problem})") from None
+    return error
+
+
+def _classes() -> dict[str, type[InferenceRuntimeError]]:
+    return {
+        name: value
+        for module in (inference_errors, cluster_errors)
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, InferenceRuntimeError)
+        and value is not InferenceRuntimeError
+    }

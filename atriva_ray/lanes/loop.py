@@ -1,0 +1,124 @@
+"""One thread that waits for the answers of all of a program's lanes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from atriva_ray.lanes.client_lane import ClientLane
+from atriva_ray.lanes.errors import FrameError
+
+__all__ = ["LaneLoop"]
+
+_logger = logging.getLogger(__name__)
+
+_CLOSING = select.EPOLLHUP | select.EPOLLERR
+
+
+class LaneLoop:
+    """Reads lanes as answers arrive; its thread starts with the first lane. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lanes: dict[int, ClientLane[Any]] = {}
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        self._epoll: select.epoll | None = None
+        self._alarm = -1
+
+    def add(self, lane: ClientLane[Any]) -> None:
+        """Read a lane from now on."""
+        with self._lock:
+            if self._is_closed:
+                lane.close()
+                return
+            if self._epoll is None:
+                self._epoll = select.epoll()
+                self._alarm = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                self._epoll.register(self._alarm, select.EPOLLIN)
+                self._thread = threading.Thread(
+                    target=self._serve, args=(self._epoll,), name="atriva-lanes", daemon=True
+                )
+                self._thread.start()
+            self._lanes[lane.wire.fileno()] = lane
+            self._epoll.register(lane.wire.fileno(), select.EPOLLIN)
+
+    def send(self, lane: ClientLane[Any], requests: Sequence[Any]) -> None:
+        """Send requests on a lane; if it breaks, it tells so itself.
+
+        Raises:
+            LaneClosedError: it is closed; none was sent.
+        """
+        try:
+            if lane.send(requests):
+                return
+            with self._lock, suppress(OSError, ValueError):  # it was closed meanwhile
+                if self._epoll is not None:
+                    self._epoll.modify(lane.wire.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        except OSError as error:
+            self._lose(lane, str(error))
+
+    def remove(self, lane: ClientLane[Any]) -> None:
+        """Stop reading a lane, and close it."""
+        self._forget(lane)
+        lane.close()
+
+    def close(self) -> None:
+        """Close every lane and end the thread."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            lanes = list(self._lanes.values())
+        for lane in lanes:
+            self.remove(lane)
+        if self._epoll is None or self._thread is None:
+            return
+        os.eventfd_write(self._alarm, 1)
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+        self._epoll.close()
+        os.close(self._alarm)
+
+    def _serve(self, epoll: select.epoll) -> None:
+        while not self._is_closed:
+            for descriptor, event in epoll.poll():
+                lane = self._lanes.get(descriptor)
+                if lane is not None:
+                    self._handle(epoll, lane, event)
+
+    def _handle(self, epoll: select.epoll, lane: ClientLane[Any], event: int) -> None:
+        try:
+            if event & select.EPOLLOUT and lane.wire.flush():
+                with suppress(OSError, ValueError):  # it was closed meanwhile
+                    epoll.modify(lane.wire.fileno(), select.EPOLLIN)
+            if event & (select.EPOLLIN | _CLOSING):
+                lane.read()
+        except FrameError as error:
+            _logger.warning("a lane was closed for what came on it: %s", error.reason)
+            self._lose(lane, error.reason)
+        except EOFError:
+            self._lose(lane, "the replica closed it")
+        except (OSError, MemoryError) as error:
+            self._lose(lane, str(error) or type(error).__name__)
+        except Exception as error:
+            _logger.exception("a lane was closed with an error of the runtime itself")
+            self._lose(lane, repr(error))
+
+    def _lose(self, lane: ClientLane[Any], reason: str) -> None:
+        self._forget(lane)
+        lane.lose(reason)
+
+    def _forget(self, lane: ClientLane[Any]) -> None:
+        with self._lock:
+            descriptor = lane.wire.fileno()
+            if descriptor >= 0 and self._lanes.get(descriptor) is lane:
+                del self._lanes[descriptor]
+                if self._epoll is not None:
+                    with suppress(OSError, ValueError):
+                        self._epoll.unregister(descriptor)

@@ -1,0 +1,238 @@
+"""The replica's side: threads that read requests, run them, and answer, one request at a time each.
+
+There are as many threads as the device runs requests at once. One that has nothing to run waits for
+the sockets (one at a time does) or for its turn to; whoever receives a request runs and answers it
+itself, so that a request passes from one thread to another only when several came together. While
+all threads run, nobody reads: requests wait in the sockets, and a client notices that by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+
+from atriva_inference.executor import Outputs
+from atriva_ray.lanes.errors import FrameError
+from atriva_ray.lanes.fair_queue import FairQueue
+from atriva_ray.lanes.runner import Runner, run_one
+from atriva_ray.lanes.server_lane import Job, Ports, Result, ServerLane
+from atriva_ray.lanes.together import Together
+from atriva_ray.lanes.wire import Wire
+
+__all__ = ["LaneServer"]
+
+_logger = logging.getLogger(__name__)
+
+_CLOSING = select.EPOLLHUP | select.EPOLLERR
+
+
+class LaneServer:
+    """Serves any number of lanes of one model."""
+
+    def __init__(
+        self, runner: Runner, ports: Ports, thread_count: int, together: Together | None = None
+    ) -> None:
+        """Start the threads.
+
+        Args:
+            runner: runs the requests.
+            ports: the model's inputs and outputs.
+            thread_count: requests to run at once.
+            together: runs several small requests as one; None runs each by itself.
+        """
+        self._runner = runner
+        self._ports = ports
+        self._together = together
+        self._turn = threading.Condition()
+        self._queue: FairQueue[ServerLane, Job] = FairQueue()
+        self._lanes: dict[int, ServerLane] = {}
+        self._running = 0
+        self._idle_count = 0
+        self._has_reader = False
+        self._is_closed = False
+        self._epoll = select.epoll()
+        self._alarm = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._alarm, select.EPOLLIN)
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"atriva-lane-{number}", daemon=True)
+            for number in range(thread_count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def queue_len(self) -> int:
+        """Requests that wait or run."""
+        return len(self._queue) + self._running
+
+    @property
+    def lane_count(self) -> int:
+        """Clients that are connected."""
+        return len(self._lanes)
+
+    def add(self, wire: Wire) -> None:
+        """Serve a connection whose client has proved itself."""
+        lane = ServerLane(wire, self._ports)
+        with self._turn:
+            if self._is_closed:
+                wire.close()
+                return
+            self._lanes[wire.fileno()] = lane
+            self._epoll.register(wire.fileno(), select.EPOLLIN)
+
+    def close(self) -> None:
+        """Finish what runs, then close every lane and end the threads."""
+        with self._turn:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._turn.notify_all()
+        os.eventfd_write(self._alarm, 1)
+        for thread in self._threads:
+            thread.join()
+        for lane in list(self._lanes.values()):
+            self._drop(lane, "the replica ends")
+        self._epoll.close()
+        os.close(self._alarm)
+
+    # -- threads -------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while jobs := self._next():
+            try:
+                self._run(jobs)
+            except Exception:
+                _logger.exception("requests were lost with an error of the lane server itself")
+                for job in jobs:
+                    self._drop(job.lane, "an internal error")
+            finally:
+                self._finished(jobs)
+
+    def _next(self) -> list[Job]:
+        """Return what to run next; nothing at the end."""
+        while True:
+            with self._turn:
+                while self._has_reader and not len(self._queue) and not self._is_closed:
+                    self._idle_count += 1
+                    self._turn.wait()
+                    self._idle_count -= 1
+                if self._is_closed:
+                    return []
+                if len(self._queue):
+                    return self._take()
+                self._has_reader = True
+            try:
+                self._read_lanes()
+            finally:
+                with self._turn:
+                    self._has_reader = False
+
+    def _take(self) -> list[Job]:
+        together = self._together
+        if together is not None and len(self._queue) > 1:
+            jobs = self._queue.take_alike(together.limit(len(self._queue)), together.is_alike)
+        else:
+            jobs = [self._queue.take()]
+        self._running += len(jobs)
+        if self._idle_count:
+            self._turn.notify()  # somebody else is to read, or to run the next
+        return jobs
+
+    def _finished(self, jobs: Sequence[Job]) -> None:
+        with self._turn:
+            self._running -= len(jobs)
+            for job in jobs:
+                lane = job.lane
+                lane.done(job)
+                if lane.is_paused and not lane.is_full and not lane.is_closed:
+                    lane.is_paused = False
+                    self._watch(lane)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def _read_lanes(self) -> None:
+        for descriptor, event in self._epoll.poll():
+            lane = self._lanes.get(descriptor)
+            if lane is None:
+                continue
+            try:
+                if event & select.EPOLLOUT and lane.wire.flush():
+                    self._watch(lane)
+                if event & (select.EPOLLIN | _CLOSING):
+                    self._read(lane, is_closing=bool(event & _CLOSING))
+            except FrameError as error:
+                _logger.warning("a lane was closed for what came on it: %s", error.reason)
+                self._drop(lane, error.reason)
+            except (EOFError, OSError) as error:
+                self._drop(lane, str(error) or "the client is gone")
+
+    def _read(self, lane: ServerLane, *, is_closing: bool) -> None:
+        if lane.is_full:
+            if is_closing:
+                raise EOFError
+            with self._turn:
+                lane.is_paused = True
+                self._watch(lane)
+            return
+        for job in lane.read():
+            with self._turn:
+                self._queue.put(lane, job)
+
+    def _watch(self, lane: ServerLane) -> None:
+        events = 0 if lane.is_paused else select.EPOLLIN
+        if lane.wire.unsent_bytes:
+            events |= select.EPOLLOUT
+        with suppress(OSError, ValueError):  # it was closed meanwhile
+            self._epoll.modify(lane.wire.fileno(), events)
+
+    def _drop(self, lane: ServerLane, reason: str) -> None:
+        with self._turn:
+            descriptor = lane.wire.fileno()
+            if descriptor < 0 or self._lanes.get(descriptor) is not lane:
+                return
+            del self._lanes[descriptor]
+            self._queue.drop(lane)
+            with suppress(OSError):
+                self._epoll.unregister(descriptor)
+        lane.close()
+        _logger.debug("a lane was closed: %s", reason)
+
+    # -- running -------------------------------------------------------------------------------
+
+    def _run(self, jobs: list[Job]) -> None:
+        if len(jobs) > 1 and self._together is not None:
+            results = self._together.run(self._runner, jobs)
+            by_lane: dict[ServerLane, list[Result]] = {}
+            for result in results:
+                by_lane.setdefault(result.job.lane, []).append(result)
+            for lane, some in by_lane.items():
+                self._answer(lane, some)
+            return
+        (job,) = jobs
+        if job.bound.signature is not None:  # it may have to be compiled first, which takes long
+            started_s = time.monotonic()
+            self._runner.submit(job.bound, dict).add_done_callback(
+                partial(self._answer_later, job, started_s)
+            )
+            return
+        self._answer(job.lane, [run_one(self._runner, job)])
+
+    def _answer(self, lane: ServerLane, results: Sequence[Result]) -> None:
+        try:
+            if not lane.answer(results, max(0, self.queue_len - len(results))):
+                self._watch(lane)
+        except OSError as error:
+            self._drop(lane, str(error))
+
+    def _answer_later(self, job: Job, started_s: float, done: Future[Outputs]) -> None:
+        service_time_s = time.monotonic() - started_s
+        error = done.exception()
+        outputs = None if error is not None else done.result()
+        self._answer(job.lane, [Result(job, outputs, error, service_time_s)])

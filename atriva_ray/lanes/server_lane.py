@@ -1,0 +1,333 @@
+"""The replica's end of one lane: frames become jobs, results become frames."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from atriva_inference.binding import BoundInputs, max_input_bytes
+from atriva_inference.ports import Port
+from atriva_inference.tensor import Array
+from atriva_ray.lanes import memory
+from atriva_ray.lanes.errors import FrameError, encode_error
+from atriva_ray.lanes.frames import INLINE, SPECIALISE, Frame, FrameReader, Kind, pack
+from atriva_ray.lanes.layout import (
+    MAX_LAYOUT_BYTES,
+    Layout,
+    LayoutBook,
+    LayoutTable,
+    aligned,
+    flat,
+)
+from atriva_ray.lanes.wire import Wire
+
+__all__ = ["INLINE_BYTES", "Job", "Ports", "Result", "ServerLane"]
+
+INLINE_BYTES = 16 * 1024
+"""Arrays up to this size in all travel in the frame itself; larger ones in shared memory."""
+
+MAX_SLOTS = 1024
+_MAX_ATTACHED_BYTES = 64 * 2**30
+_MAX_CACHED_VIEWS = 64
+_MAX_WAITING = 256
+_MAX_WAITING_BYTES = 256 * 2**20
+_MAX_READS = 16
+_UINT32_MAX = 2**32 - 1
+
+
+class Ports:
+    """What a lane has to know of the model.
+
+    Attributes:
+        inputs: what it takes.
+        outputs: what it gives.
+        static_outputs: how its outputs lie in memory, where that is the same for every request.
+    """
+
+    def __init__(self, model: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
+        self.model = model
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.static_outputs: Layout | None = None
+        if all(port.dtype.kind not in "OSU" and not port.is_dynamic for port in outputs):
+            self.static_outputs = Layout(
+                [(port.dtype, port.shape or (), False) for port in outputs]
+            )
+
+    def check(self, layout: Layout) -> None:
+        """Refuse a request's layout that does not fit the model.
+
+        Raises:
+            FrameError: it does not; a sound client has checked that before.
+        """
+        if len(layout.tensors) != len(self.inputs):
+            raise FrameError(f"{len(layout.tensors)} inputs for a model of {len(self.inputs)}")
+        limit_bytes = max_input_bytes()
+        for port, tensor in zip(self.inputs, layout.tensors, strict=True):
+            is_text = port.dtype.kind in "OSU" and tensor.dtype.kind in "SU"
+            if not is_text and (tensor.dtype != port.dtype or tensor.is_object):
+                raise FrameError(f"{tensor.dtype} for input {port.name!r} of {port.dtype}")
+            if not port.accepts(tensor.shape) or 0 in tensor.shape:
+                raise FrameError(f"shape {tensor.shape} for input {port}")
+            if tensor.nbytes > limit_bytes:
+                raise FrameError(f"{tensor.nbytes:,} bytes for input {port.name!r}")
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """Shared memory that holds the inputs of one request and, behind them, its outputs."""
+
+    memory: mmap.mmap
+    views: dict[Layout, tuple[dict[str, Array], dict[str, Array] | None]] = field(
+        default_factory=dict
+    )
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request on its way through the replica.
+
+    Attributes:
+        lane: whose it is.
+        request: its number there.
+        layout: how its inputs lie in memory.
+        bound: its inputs.
+        results: memory for large outputs by name, where there is room in the slot.
+        slot: the shared memory it came in.
+    """
+
+    lane: ServerLane
+    request: int
+    layout: Layout
+    bound: BoundInputs
+    results: dict[str, Array] | None = None
+    slot: _Slot | None = None
+    slot_number: int = INLINE
+
+
+@dataclass(slots=True, eq=False)
+class Result:
+    """What became of a job: its outputs, or an error."""
+
+    job: Job
+    outputs: Mapping[str, Array] | None
+    error: BaseException | None
+    service_time_s: float
+
+
+class ServerLane:
+    """One client's connection. `read` is for one thread at a time, `answer` for any."""
+
+    def __init__(self, wire: Wire, ports: Ports) -> None:
+        self.wire = wire
+        self.is_closed = False
+        self.is_paused = False
+        self.unanswered = 0
+        self.unanswered_bytes = 0
+        self._ports = ports
+        self._reader = FrameReader(self._check)
+        self._layouts = LayoutTable()
+        self._slots: dict[int, _Slot] = {}
+        self._attached_bytes = 0
+        self._answering = threading.Lock()
+        self._book = LayoutBook()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has enough waiting for now, and is not to be read."""
+        return (
+            self.unanswered >= _MAX_WAITING
+            or self.unanswered_bytes + self.wire.unsent_bytes >= _MAX_WAITING_BYTES
+        )
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def read(self) -> Iterator[Job]:
+        """Yield the requests that have arrived.
+
+        Raises:
+            FrameError: what arrived is malformed.
+            EOFError: the client is gone.
+            OSError: the connection broke.
+        """
+        for _ in range(_MAX_READS):
+            space = self._reader.space()
+            count = self.wire.read_into(space)
+            if count is None:
+                return
+            if count == 0:
+                raise EOFError
+            for frame in self._reader.received(count):
+                if frame.kind == Kind.REQUEST:
+                    yield self._request(frame)
+                elif frame.kind == Kind.LAYOUT:
+                    layout = Layout.decode(frame.body)
+                    self._ports.check(layout)
+                    self._layouts.add(frame.layout, layout)
+                else:
+                    self._attach(frame)
+            if (count < len(space) or self.is_full) and not self.wire.has_buffered:
+                return
+
+    def _check(self, header: Frame) -> int:
+        if header.kind == Kind.REQUEST:
+            layout = self._layouts.get(header.layout)
+            if header.slot == INLINE:
+                if header.body_size != layout.nbytes:
+                    raise FrameError(f"{header.body_size} bytes for {layout.nbytes}")
+                return layout.nbytes
+            return 0
+        if header.kind == Kind.LAYOUT:
+            return MAX_LAYOUT_BYTES
+        if header.kind == Kind.ATTACH:
+            return 0
+        raise FrameError(f"kind {header.kind}")
+
+    def _attach(self, frame: Frame) -> None:
+        if not self.wire.descriptors:
+            raise FrameError("shared memory without a descriptor")
+        descriptor = self.wire.descriptors.popleft()
+        before = self._slots.pop(frame.slot, None)
+        if before is not None:
+            self._attached_bytes -= len(before.memory)
+        mapped = memory.attach(descriptor, frame.request)
+        self._attached_bytes += len(mapped)
+        if frame.slot >= MAX_SLOTS or self._attached_bytes > _MAX_ATTACHED_BYTES:
+            raise FrameError(f"{self._attached_bytes:,} bytes of shared memory")
+        self._slots[frame.slot] = _Slot(mapped)
+
+    def _request(self, frame: Frame) -> Job:
+        layout = self._layouts.get(frame.layout)
+        slot = None
+        results = None
+        if frame.slot == INLINE:
+            inputs = self._named(layout.views(frame.body))
+        else:
+            slot = self._slots.get(frame.slot)
+            if slot is None:
+                raise FrameError(f"slot {frame.slot} without memory")
+            inputs, results = self._views(slot, layout)
+        self.unanswered += 1
+        self.unanswered_bytes += len(frame.body)
+        signature = None
+        if frame.flags & SPECIALISE:
+            signature = tuple(sorted((name, array.shape) for name, array in inputs.items()))
+        bound = BoundInputs(inputs, signature)
+        return Job(self, frame.request, layout, bound, results, slot, frame.slot)
+
+    def _views(
+        self, slot: _Slot, layout: Layout
+    ) -> tuple[dict[str, Array], dict[str, Array] | None]:
+        known = slot.views.get(layout)
+        if known is not None:
+            return known
+        if layout.nbytes > len(slot.memory):
+            raise FrameError(f"{layout.nbytes:,} bytes in a slot of {len(slot.memory):,}")
+        inputs = self._named(layout.views(slot.memory))
+        results = None
+        outputs = self._ports.static_outputs
+        start = aligned(layout.nbytes)
+        if outputs is not None and INLINE_BYTES < outputs.nbytes <= len(slot.memory) - start:
+            arrays = outputs.views(slot.memory, start)
+            names = [port.name for port in self._ports.outputs]
+            results = dict(zip(names, arrays, strict=True))
+        if len(slot.views) >= _MAX_CACHED_VIEWS:
+            slot.views.clear()
+        slot.views[layout] = (inputs, results)
+        return inputs, results
+
+    def _named(self, arrays: Sequence[Array]) -> dict[str, Array]:
+        return {port.name: array for port, array in zip(self._ports.inputs, arrays, strict=True)}
+
+    # -- answers -------------------------------------------------------------------------------
+
+    def answer(self, results: Sequence[Result], queue_len: int) -> bool:
+        """Send results; those of one call travel together.
+
+        Returns:
+            Whether everything has left; if not, `wire.flush` sends on.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        with self._answering:
+            if self.is_closed:
+                return True
+            buffers: list[Any] = []
+            for result in results:
+                if result.error is None and result.outputs is not None:
+                    self._add_outputs(buffers, result, queue_len)
+                else:
+                    self._add_error(buffers, result, queue_len)
+            return self.wire.send(buffers)
+
+    def _add_outputs(self, buffers: list[Any], result: Result, queue_len: int) -> None:
+        job = result.job
+        outputs = result.outputs or {}
+        arrays: Sequence[Array] = [outputs[port.name] for port in self._ports.outputs]
+        layout, is_new, arrays = self._book.look_up(arrays)
+        if is_new:
+            text = layout.encode()
+            buffers += [pack(Kind.LAYOUT, layout=layout.number, body_size=len(text)), text]
+        is_in_slot = outputs is job.results or self._place(job, layout, arrays)
+        buffers.append(
+            pack(
+                Kind.ANSWER,
+                slot=job.slot_number if is_in_slot else INLINE,
+                layout=layout.number,
+                request=job.request,
+                body_size=0 if is_in_slot else layout.nbytes,
+                first=min(_UINT32_MAX, int(result.service_time_s * 1e6)),
+                second=min(_UINT32_MAX, queue_len),
+            )
+        )
+        if is_in_slot:
+            return
+        if layout.nbytes <= INLINE_BYTES and len(arrays) == 1:
+            buffers[-1] += arrays[0].tobytes()  # one small buffer is sent sooner than two
+        else:
+            buffers += flat(layout, arrays)
+
+    def _place(self, job: Job, layout: Layout, arrays: Sequence[Array]) -> bool:
+        """Copy outputs whose size was not known before into the slot, if there is room."""
+        if job.slot is None or layout.nbytes <= INLINE_BYTES:
+            return False
+        start = aligned(job.layout.nbytes)
+        if layout.nbytes > len(job.slot.memory) - start:
+            return False
+        for view, array in zip(layout.views(job.slot.memory, start), arrays, strict=True):
+            np.copyto(view, array)
+        return True
+
+    def _add_error(self, buffers: list[Any], result: Result, queue_len: int) -> None:
+        error = result.error or RuntimeError("no outputs")
+        text = encode_error(error, self._ports.model, "a replica")
+        buffers += [
+            pack(
+                Kind.ERROR,
+                request=result.job.request,
+                body_size=len(text),
+                first=min(_UINT32_MAX, int(result.service_time_s * 1e6)),
+                second=min(_UINT32_MAX, queue_len),
+            ),
+            text,
+        ]
+
+    def done(self, job: Job) -> None:
+        """Count a job that was answered; call it under the server's lock."""
+        self.unanswered -= 1
+        self.unanswered_bytes -= 0 if job.slot is not None else job.layout.nbytes
+
+    def close(self) -> None:
+        """Close the connection and let go of the memory; jobs that run keep theirs until then."""
+        with self._answering:
+            if self.is_closed:
+                return
+            self.is_closed = True
+            self.wire.close()
+            self._slots = {}
