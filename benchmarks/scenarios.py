@@ -131,7 +131,7 @@ def _flow(name: str, title: str, model: SuiteModel, *, is_full: bool = False) ->
     one = _CLIENTS[0].name
     rows = [
         Row("bare", "bare AsyncInferQueue, one process", ("bare",)),
-        Row("benchmark_app", "benchmark_app (inputs filled once)", ("benchmark_app",)),
+        Row("benchmark_app", "benchmark_app", ("benchmark_app",)),
         Row("in_process", "atriva_inference, one process", ("in_process",)),
         Row("ours", "atriva_ray, stream.map", (one,)),
     ]
