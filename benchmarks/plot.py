@@ -42,7 +42,7 @@ def draw(results: Results, path: Path) -> None:
     scenarios = list(results.scenarios.values())
     if not scenarios:
         return
-    heights = [max(2.0, 0.3 * _bars(scenario) + 1.0) for scenario in scenarios]
+    heights = [max(2.0, 0.29 * _bars(scenario) + 1.0) for scenario in scenarios]
     left, right = _columns(list(zip(scenarios, heights, strict=True)))
     columns = [column for column in (left, right) if column]
     height = max(sum(height for _, height in column) for column in columns)
@@ -55,8 +55,11 @@ def draw(results: Results, path: Path) -> None:
             )[:, 0]
             for axis, (scenario, _) in zip(axes, column, strict=True):
                 _draw_scenario(axis, scenario)
+        engine: Any = figure.get_layout_engine()
+        engine.set(h_pad=0.12, w_pad=0.12)
         if results.is_smoke_test:
             figure.suptitle("smoke test: figures mean nothing", color="#cf222e")
+        figure.supxlabel("Medians of rounds; thin lines from the lowest to the highest.", fontsize=8)
         figure.savefig(path, dpi=130)
         plt.close(figure)
 
@@ -69,7 +72,7 @@ def _columns(panels: list[tuple[ScenarioResult, float]]) -> tuple[list[Any], lis
 
 
 def _bars(scenario: ScenarioResult) -> int:
-    return 6 if _is_sweep(scenario) else len(scenario.rows)
+    return 10 if _is_sweep(scenario) else len(scenario.rows)
 
 
 def _is_sweep(scenario: ScenarioResult) -> bool:
@@ -96,7 +99,7 @@ def _draw_flow(axis: Axes, scenario: ScenarioResult) -> None:
     ]
     _draw_bars(axis, scenario, values, rounds, texts)
     axis.axvline(1.0, color=_BASE, linewidth=0.8, linestyle=":")
-    axis.set_xlabel("throughput, bare AsyncInferQueue = 1; lines: lowest to highest round")
+    axis.set_xlabel("throughput, bare AsyncInferQueue = 1")
 
 
 def _draw_trips(axis: Axes, scenario: ScenarioResult) -> None:
@@ -105,10 +108,10 @@ def _draw_trips(axis: Axes, scenario: ScenarioResult) -> None:
     texts = []
     for row, value in zip(scenario.rows, values, strict=True):
         added = scenario.added_ms(row.name) or 0.0
-        plus = "" if row.name == scenario.baseline else f"   {added:+.2f}"
-        texts.append(f"{value:.2f} ms{plus}")
+        plus = "" if row.name == scenario.baseline else f"   {added:+.3f}"
+        texts.append(f"{value:.3f}{plus}")
     _draw_bars(axis, scenario, values, rounds, texts)
-    axis.set_xlabel("p50, ms; + is what is added to one process; lines: lowest to highest round")
+    axis.set_xlabel("p50 in ms, + what is added to one process")
 
 
 def _draw_bars(
@@ -126,10 +129,11 @@ def _draw_bars(
         if each:
             axis.plot([min(each), max(each)], [place, place], color="black", linewidth=0.8)
         end = max(each, default=0.0)
-        axis.text(end + 0.015 * longest, place, text, va="center", fontsize=8)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+        axis.text(end + 0.02 * longest, place, text, va="center", fontsize=8, bbox=box)
     axis.set_yticks(places, [row.label for row in scenario.rows])
     axis.invert_yaxis()
-    axis.set_xlim(0, longest * 1.28)
+    axis.set_xlim(0, longest * 1.36)
     axis.tick_params(axis="y", length=0)
 
 
