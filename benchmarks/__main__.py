@@ -86,6 +86,8 @@ def main(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     show_goals(_console, results)
+    if quick:
+        _console.print("a smoke test: it ran too short for these figures to mean anything")
     name = "quick" if quick else f"{started:%Y-%m-%d-%H%M}-{about['commit'].rstrip('+')}"
     for path in _write(results, output, name):
         _console.print(f"wrote {path}", soft_wrap=True, highlight=False)

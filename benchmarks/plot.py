@@ -59,7 +59,9 @@ def draw(results: Results, path: Path) -> None:
         engine.set(h_pad=0.12, w_pad=0.12)
         if results.is_smoke_test:
             figure.suptitle("smoke test: figures mean nothing", color="#cf222e")
-        figure.supxlabel("Medians of rounds; thin lines from the lowest to the highest.", fontsize=8)
+        figure.supxlabel(
+            "Medians of rounds; thin lines from the lowest to the highest.", fontsize=8
+        )
         figure.savefig(path, dpi=130)
         plt.close(figure)
 
