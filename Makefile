@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt lock venv clean
+.PHONY: help demo test bench lint fmt lock venv clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ demo: $(STAMP) ## Classify real images on a Ray cluster started for the purpose
 
 test: lint ## Run the checks and every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(STAMP) ## Measure beside OpenVINO and Ray alone (BENCH_ARGS="--quick", "--help")
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 lint: $(STAMP) ## Check style, types and import contracts
 	$(BIN)/ruff check .

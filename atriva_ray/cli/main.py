@@ -1,4 +1,4 @@
-"""The command line: ``atriva devices``, ``atriva run``, ``atriva demo``."""
+"""The command line: ``atriva devices``, ``atriva run``, ``atriva bench``, ``atriva demo``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from rich.table import Table
 
 from atriva_inference.errors import InferenceRuntimeError, format_shape
 from atriva_inference.tensor import Tensor
+from atriva_ray.cli.bench import bench
+from atriva_ray.cli.long_flags import LongFlagCommand
+from atriva_ray.cli.notices import quiet_ray
 
 if TYPE_CHECKING:
     from atriva_ray.runtime import InferenceRuntime
@@ -126,6 +129,9 @@ def run(
         _out.print(f"wrote {target}")
 
 
+app.command(cls=LongFlagCommand)(bench)
+
+
 @app.command()
 def demo(
     replicas: Annotated[int, typer.Option(min=2, help="Replicas to spread the requests over.")] = 2,
@@ -133,7 +139,7 @@ def demo(
     """Classify real images on an embedded cluster and check every answer."""
     from atriva_ray.demo.digits import run_demo  # noqa: PLC0415 - keeps --help fast
 
-    _quiet_ray()
+    quiet_ray()
     columns = (
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
@@ -174,16 +180,11 @@ def demo(
     raise typer.Exit(_EXIT_FAILED)
 
 
-def _quiet_ray() -> None:
-    """Show Ray's own notices only with ``--debug``; importing Ray has set its level to INFO."""
-    logging.getLogger("ray").setLevel(logging.getLogger().level)
-
-
 @contextmanager
 def _runtime(backend: str, address: str | None) -> Iterator[InferenceRuntime]:
     from atriva_ray.runtime import InferenceRuntime  # noqa: PLC0415 - keeps --help fast
 
-    _quiet_ray()
+    quiet_ray()
     with _out.status("connecting to Ray …") if _out.is_terminal else nullcontext():
         runtime = InferenceRuntime(backend, address=address)
     with runtime:
