@@ -151,20 +151,32 @@ class Dispatcher:
 
     def run(self, bound: BoundInputs) -> Outputs:
         """Run one request and block for its answer."""
-        return self.submit(bound, _as_they_are).result()
+        answer, sends = self._queue(bound, _as_they_are)
+        if sends and sends[-1][1][-1].answer is answer:
+            line, requests = sends.pop()
+            self._send(sends)
+            line.carrier.exchange(requests, answer.done)
+        else:
+            self._send(sends)
+        return answer.result()
 
     def submit(self, bound: BoundInputs, wrap: Callable[[Outputs], Value]) -> AnswerFuture[Value]:
         """Queue one request and send what can be sent.
 
         The future's callbacks run on threads of their own, so they may run requests themselves.
         """
+        answer, sends = self._queue(bound, wrap)
+        self._send(sends)
+        return answer
+
+    def _queue(
+        self, bound: BoundInputs, wrap: Callable[[Outputs], Value]
+    ) -> tuple[AnswerFuture[Value], list[tuple[_Line, list[_Request]]]]:
         answer: AnswerFuture[Value] = AnswerFuture(self._post_answer)
         with self._changed:
             self._check_open()
             self._waiting.append(_Request(bound, wrap, answer))
-            sends = self._next_sends()
-        self._send(sends)
-        return answer
+            return answer, self._next_sends()
 
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
         """Profile the model on the replica whose device AUTO prefers most."""
@@ -231,7 +243,10 @@ class Dispatcher:
         self._refuse(waiting, gone)
 
     def _next_sends(self) -> list[tuple[_Line, list[_Request]]]:
-        """Bind waiting requests to replicas that have room; call it under the lock."""
+        """Bind waiting requests to replicas that have room; call it under the lock.
+
+        The replica that got the last request comes last.
+        """
         sends: dict[str, list[_Request]] = {}
         waiting = self._waiting
         while waiting and (replica_id := self._balancer.choose()) is not None:
@@ -241,7 +256,9 @@ class Dispatcher:
             self._balancer.started(replica_id)
             self._sent.add(request)
             request.attempts += 1
-            sends.setdefault(replica_id, []).append(request)
+            requests = sends.pop(replica_id, [])
+            requests.append(request)
+            sends[replica_id] = requests
         return [(self._lines[replica_id], requests) for replica_id, requests in sends.items()]
 
     def _send(self, sends: Iterable[tuple[_Line, list[_Request]]]) -> None:

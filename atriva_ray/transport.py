@@ -57,6 +57,10 @@ class Carrier(Protocol[Request_contra]):
         """Send requests without blocking; never raises."""
         ...
 
+    def exchange(self, requests: Sequence[Request_contra], is_done: Callable[[], bool]) -> None:
+        """Send requests and maybe take in replies on this thread, until `is_done` at the most."""
+        ...
+
     def close(self) -> None:
         """Let go of the connection; nobody waits for replies any more."""
         ...
@@ -83,6 +87,13 @@ class LaneCarrier(Generic[AnyRequest]):
         """Send requests; those of one call travel together."""
         try:
             self._loop.send(self._lane, requests)
+        except LaneClosedError:
+            self._on_lost(list(requests), "the lane is closed")
+
+    def exchange(self, requests: Sequence[AnyRequest], is_done: Callable[[], bool]) -> None:
+        """Send requests and read the lane here, unless another thread does."""
+        try:
+            self._loop.exchange(self._lane, requests, is_done)
         except LaneClosedError:
             self._on_lost(list(requests), "the lane is closed")
 
@@ -126,6 +137,10 @@ class ActorCarrier(Generic[AnyRequest]):
                 reply = Future()
                 reply.set_exception(error)
             reply.add_done_callback(partial(self._on_reply, request))
+
+    def exchange(self, requests: Sequence[AnyRequest], is_done: Callable[[], bool]) -> None:  # noqa: ARG002 - Ray brings the replies
+        """Send each request as one call."""
+        self.send(requests)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -85,7 +85,12 @@ class _Sent(Generic[AnyRequest]):
 
 
 class ClientLane(Generic[AnyRequest]):
-    """One connection to one replica. `send` is for any thread, `read` for one at a time."""
+    """One connection to one replica. `send` is for any thread, `read` for who holds `reading`.
+
+    Attributes:
+        wire: the connection.
+        reading: held by the thread that reads.
+    """
 
     def __init__(
         self,
@@ -104,6 +109,7 @@ class ClientLane(Generic[AnyRequest]):
                 the connection breaks; not when it is closed from here.
         """
         self.wire = wire
+        self.reading = threading.Lock()
         self._ports = ports
         self._input_names = [port.name for port in ports.inputs]
         self._output_names = [port.name for port in ports.outputs]
@@ -120,6 +126,11 @@ class ClientLane(Generic[AnyRequest]):
         self._slot_count = 0
         static = ports.static_outputs
         self._output_bytes = 0 if static is None else static.nbytes
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are taken."""
+        return not self._is_closed
 
     # -- requests ------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ def encode_error(error: BaseException, model: str, device: str) -> bytes:
             text = b""
         if 0 < len(text) <= MAX_ERROR_BYTES:
             return text
-    reason = f"{type(error).__name__}: {error}"[:_MAX_TEXT_LENGTH]
+    reason = _described(error)[:_MAX_TEXT_LENGTH]
     return json.dumps([InferenceFailedError.__name__, [model, device, reason]]).encode()
 
 
@@ -51,6 +51,13 @@ def decode_error(text: bytes | bytearray | memoryview) -> InferenceRuntimeError:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
         raise FrameError(f"an error that cannot be read ({problem})") from None
     return error
+
+
+def _described(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - other people's errors may do anything in their messages
+        return type(error).__name__
 
 
 def _classes() -> dict[str, type[InferenceRuntimeError]]:

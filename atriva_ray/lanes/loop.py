@@ -6,7 +6,7 @@ import logging
 import os
 import select
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -55,13 +55,34 @@ class LaneLoop:
             LaneClosedError: it is closed; none was sent.
         """
         try:
-            if lane.send(requests):
-                return
-            with self._lock, suppress(OSError, ValueError):  # it was closed meanwhile
-                if self._epoll is not None:
-                    self._epoll.modify(lane.wire.fileno(), select.EPOLLIN | select.EPOLLOUT)
+            if not lane.send(requests):
+                self._watch(lane)
         except OSError as error:
             self._lose(lane, str(error))
+
+    def exchange(
+        self, lane: ClientLane[Any], requests: Sequence[Any], is_done: Callable[[], bool]
+    ) -> None:
+        """Send requests and read the lane on this thread, without a detour over another one.
+
+        Returns when `is_done` says so, and at once if somebody else reads the lane already, or it
+        broke.
+
+        Raises:
+            LaneClosedError: it is closed; none was sent.
+        """
+        if not lane.reading.acquire(blocking=False):
+            self.send(lane, requests)
+            return
+        try:
+            self._watch(lane)
+            self.send(lane, requests)
+            while not is_done() and lane.is_open:
+                lane.wire.wait()
+                self._read(lane)
+        finally:
+            lane.reading.release()
+            self._watch(lane)
 
     def remove(self, lane: ClientLane[Any]) -> None:
         """Stop reading a lane, and close it."""
@@ -90,15 +111,24 @@ class LaneLoop:
             for descriptor, event in epoll.poll():
                 lane = self._lanes.get(descriptor)
                 if lane is not None:
-                    self._handle(epoll, lane, event)
+                    self._handle(lane, event)
 
-    def _handle(self, epoll: select.epoll, lane: ClientLane[Any], event: int) -> None:
+    def _handle(self, lane: ClientLane[Any], event: int) -> None:
+        if event & select.EPOLLOUT:
+            try:
+                lane.wire.flush()
+                self._watch(lane)
+            except OSError as error:
+                self._lose(lane, str(error))
+        if event & (select.EPOLLIN | _CLOSING) and lane.reading.acquire(blocking=False):
+            try:
+                self._read(lane)
+            finally:
+                lane.reading.release()
+
+    def _read(self, lane: ClientLane[Any]) -> None:
         try:
-            if event & select.EPOLLOUT and lane.wire.flush():
-                with suppress(OSError, ValueError):  # it was closed meanwhile
-                    epoll.modify(lane.wire.fileno(), select.EPOLLIN)
-            if event & (select.EPOLLIN | _CLOSING):
-                lane.read()
+            lane.read()
         except FrameError as error:
             _logger.warning("a lane was closed for what came on it: %s", error.reason)
             self._lose(lane, error.reason)
@@ -109,6 +139,15 @@ class LaneLoop:
         except Exception as error:
             _logger.exception("a lane was closed with an error of the runtime itself")
             self._lose(lane, repr(error))
+
+    def _watch(self, lane: ClientLane[Any]) -> None:
+        """Wait for what is to be done on a lane, apart from what another thread sees to."""
+        events = 0 if lane.reading.locked() else select.EPOLLIN
+        if lane.wire.unsent_bytes:
+            events |= select.EPOLLOUT
+        with suppress(OSError, ValueError):  # it was closed meanwhile
+            if self._epoll is not None:
+                self._epoll.modify(lane.wire.fileno(), events)
 
     def _lose(self, lane: ClientLane[Any], reason: str) -> None:
         self._forget(lane)

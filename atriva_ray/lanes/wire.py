@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import socket
 import ssl
 import threading
@@ -43,6 +44,8 @@ class Wire:
         self._tls = threading.Lock()
         self._sending = threading.Lock()
         self._out: deque[_Pending] = deque()
+        self._poll = select.poll()
+        self._poll.register(connected, select.POLLIN)
         self.descriptors: deque[int] = deque()
         self.unsent_bytes = 0
 
@@ -160,13 +163,14 @@ class Wire:
             views.append(view)
         return self._socket.sendmsg(views)
 
-    def shut_down(self) -> None:
-        """Tell the other end, and any thread that waits on the socket, that this is the end."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+    def wait(self) -> None:
+        """Block until something is there to read, or the connection ends."""
+        self._poll.poll()
 
     def close(self) -> None:
-        """Close the socket and every descriptor that nobody claimed."""
+        """Close the socket and every descriptor that nobody claimed; wakes who waits for it."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         with self._sending:
             for _, descriptor in self._out:
                 if descriptor is not None:
