@@ -33,6 +33,7 @@ __all__ = ["ClientLane", "LaneClosedError", "Reply", "Request"]
 _PAGE_BYTES = mmap.PAGESIZE
 _MAX_ANSWER_BYTES = 64 * 2**30
 _MAX_READS = 16
+_MAX_CACHED_VIEWS = 64
 
 
 class LaneClosedError(Exception):
@@ -175,6 +176,8 @@ class ClientLane(Generic[AnyRequest]):
                 sent.slot = slot
                 views = slot.views.get(layout)
                 if views is None:
+                    if len(slot.views) >= _MAX_CACHED_VIEWS:
+                        slot.views.clear()
                     views = slot.views[layout] = layout.views(slot.memory)
                 for view, array in zip(views, arrays, strict=True):
                     np.copyto(view, array)
@@ -209,19 +212,21 @@ class ClientLane(Generic[AnyRequest]):
         for index in range(len(self._free) - 1, -1, -1):
             if len(self._free[index].memory) >= needed_bytes:
                 return self._free.pop(index)
-        number = self._free[-1].number if self._free else self._slot_count
+        # An answer may give back another slot meanwhile, so the one to replace is taken out first.
+        replaced = self._free.pop() if self._free else None
+        number = self._slot_count if replaced is None else replaced.number
         if number >= MAX_SLOTS:
             return None
+        self.wire.send(buffers)
+        buffers.clear()
         size_bytes = -(-needed_bytes // _PAGE_BYTES) * _PAGE_BYTES
         try:
             mapped, descriptor = memory.create(size_bytes)
         except OSError:  # no memory or no descriptors; the frame itself can carry it, only slower
+            if replaced is not None:
+                self._free.append(replaced)
             return None
-        if self._free:
-            self._free.pop()
         self._slot_count = max(self._slot_count, number + 1)
-        self.wire.send(buffers)
-        buffers.clear()
         self.wire.send([pack(Kind.ATTACH, slot=number, request=size_bytes)], descriptor)
         return _Slot(number, mapped)
 
@@ -281,11 +286,10 @@ class ClientLane(Generic[AnyRequest]):
         layout = Layout.decode(frame.body)
         if len(layout.tensors) != len(self._output_names) or layout.nbytes > _MAX_ANSWER_BYTES:
             raise FrameError(f"{len(layout.tensors)} outputs of {layout.nbytes:,} bytes")
-        self._output_bytes = max(self._output_bytes, layout.nbytes)
         self._layouts.add(frame.layout, layout)
 
     def _reply(self, frame: Frame) -> Reply[AnyRequest]:
-        sent = self._sent.pop(frame.request, None)
+        sent = self._sent.get(frame.request)
         if sent is None:  # lost, on another thread, since its header was checked
             raise EOFError
         outputs = error = None
@@ -300,6 +304,9 @@ class ClientLane(Generic[AnyRequest]):
                 views = layout.views(sent.slot.memory, start) if sent.slot is not None else []
                 arrays = [np.array(view) for view in views]
             outputs = dict(zip(self._output_names, layout.restored(arrays), strict=True))
+            self._output_bytes = max(self._output_bytes, layout.nbytes)
+        if self._sent.pop(frame.request, None) is None:
+            raise EOFError
         if sent.slot is not None:
             self._free.append(sent.slot)
         return Reply(sent.request, outputs, error, frame.first * 1e-6, frame.second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 
 from atriva_ray.lanes.errors import FrameError
 from atriva_ray.lanes.handshake import (
@@ -75,9 +76,13 @@ def receive_exactly(connected: socket.socket, count: int) -> bytes:
         OSError: the connection broke, or they did not come in time.
     """
     received = b""
+    timeout_s = connected.gettimeout() or CONNECT_TIMEOUT_S
+    deadline_s = time.monotonic() + timeout_s  # of all of it, or a byte now and then would do
     while len(received) < count:
+        connected.settimeout(max(1e-3, deadline_s - time.monotonic()))
         piece = connected.recv(count - len(received))
         if not piece:
             raise FrameError("the other end closed the connection while it was opened")
         received += piece
+    connected.settimeout(timeout_s)
     return received

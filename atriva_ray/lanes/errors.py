@@ -11,7 +11,8 @@ from atriva_inference.errors import InferenceFailedError, InferenceRuntimeError
 __all__ = ["FrameError", "decode_error", "encode_error"]
 
 MAX_ERROR_BYTES = 32 * 1024
-_MAX_TEXT_LENGTH = 4_000
+_MAX_TEXT_LENGTH = 800
+"""Of each of three texts; a character takes up to 12 bytes of JSON."""
 
 
 class FrameError(Exception):
@@ -34,8 +35,8 @@ def encode_error(error: BaseException, model: str, device: str) -> bytes:
             text = b""
         if 0 < len(text) <= MAX_ERROR_BYTES:
             return text
-    reason = _described(error)[:_MAX_TEXT_LENGTH]
-    return json.dumps([InferenceFailedError.__name__, [model, device, reason]]).encode()
+    texts = [text[:_MAX_TEXT_LENGTH] for text in (model, device, _described(error))]
+    return json.dumps([InferenceFailedError.__name__, texts]).encode()
 
 
 def decode_error(text: bytes | bytearray | memoryview) -> InferenceRuntimeError:
@@ -48,8 +49,15 @@ def decode_error(text: bytes | bytearray | memoryview) -> InferenceRuntimeError:
         name, arguments = json.loads(bytes(text))
         error = _classes()[name](*arguments)
         str(error)  # fields of the wrong types show here
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
-        raise FrameError(f"an error that cannot be read ({problem})") from None
+    except (
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as e:
+        raise FrameError(f"an error that cannot be read ({type(e).__name__})") from None
     return error
 
 

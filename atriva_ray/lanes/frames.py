@@ -141,7 +141,7 @@ class FrameReader:
             first = start + HEADER_BYTES
             if self._end - first >= size:
                 start = first + size
-                yield header._replace(body=self._buffer[first:start]) if size else header
+                yield header._replace(body=self._buffer[first:start])
             elif size >= _DIRECT_BYTES:
                 self._begin_body(header, self._view[first : self._end])
                 start = self._end

@@ -25,7 +25,7 @@ _ALIGNMENT_BYTES = 64
 _MAX_TENSORS = 1024
 _MAX_RANK = 32
 _MAX_SIZE_BYTES = 2**40
-_DTYPE = re.compile(r"[<|][biufc](1|2|4|8|16)|[<|][SU]\d{1,8}")
+_DTYPE = re.compile(r"[<|][biufc](1|2|4|8|16)|[<|][SU][1-9][0-9]{0,7}")
 _OBJECT = "text:"
 """Marks text that was an array of Python strings, and is one again at the other end."""
 
@@ -145,6 +145,7 @@ def _decoded(dtype: Any, shape: Any) -> tuple[np.dtype[Any], tuple[int, ...], bo
         not isinstance(shape, list)
         or len(shape) > _MAX_RANK
         or any(type(size) is not int or not 0 <= size <= _MAX_SIZE_BYTES for size in shape)
+        or math.prod(max(1, size) for size in shape) > _MAX_SIZE_BYTES  # numpy refuses these
     ):
         raise FrameError(f"shape {str(shape)[:80]}")
     return np.dtype(text), tuple(shape), is_object
@@ -228,4 +229,4 @@ def _fixed_width(array: Array) -> Array:
     if array.dtype.kind == "O":
         array = array.astype(np.str_)
     native = array.dtype.newbyteorder("=")
-    return np.ascontiguousarray(array, native)
+    return np.asarray(array, native, order="C")  # unlike ascontiguousarray, it keeps a scalar one

@@ -123,6 +123,9 @@ class Listener:
         except (OSError, FrameError) as error:
             _logger.warning("a lane was refused: %s", error)
             connected.close()
+        except BaseException:
+            connected.close()
+            raise
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from atriva_ray.lanes.client_lane import ClientLane
+from atriva_ray.lanes.client_lane import ClientLane, LaneClosedError
 from atriva_ray.lanes.errors import FrameError
 
 __all__ = ["LaneLoop"]
@@ -57,8 +57,12 @@ class LaneLoop:
         try:
             if not lane.send(requests):
                 self._watch(lane)
-        except OSError as error:
-            self._lose(lane, str(error))
+        except LaneClosedError:
+            raise
+        except BaseException as error:  # they come back as lost, whatever it was
+            self._lose(lane, str(error) or type(error).__name__)
+            if not isinstance(error, Exception):
+                raise
 
     def exchange(
         self, lane: ClientLane[Any], requests: Sequence[Any], is_done: Callable[[], bool]
@@ -136,16 +140,18 @@ class LaneLoop:
             self._lose(lane, "the replica closed it")
         except (OSError, MemoryError) as error:
             self._lose(lane, str(error) or type(error).__name__)
-        except Exception as error:
-            _logger.exception("a lane was closed with an error of the runtime itself")
+        except BaseException as error:
             self._lose(lane, repr(error))
+            if not isinstance(error, Exception):  # interrupted, who knows where in a frame
+                raise
+            _logger.exception("a lane was closed with an error of the runtime itself")
 
     def _watch(self, lane: ClientLane[Any]) -> None:
         """Wait for what is to be done on a lane, apart from what another thread sees to."""
-        events = 0 if lane.reading.locked() else select.EPOLLIN
-        if lane.wire.unsent_bytes:
-            events |= select.EPOLLOUT
-        with suppress(OSError, ValueError):  # it was closed meanwhile
+        with self._lock, suppress(OSError, ValueError):  # it was closed meanwhile
+            events = 0 if lane.reading.locked() else select.EPOLLIN
+            if lane.wire.unsent_bytes:
+                events |= select.EPOLLOUT
             if self._epoll is not None:
                 self._epoll.modify(lane.wire.fileno(), events)
 

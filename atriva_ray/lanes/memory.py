@@ -47,7 +47,8 @@ def attach(descriptor: int, size_bytes: int) -> mmap.mmap:
             seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
         except OSError:
             raise FrameError("a descriptor that is no shared memory") from None
-        if seals & _SEALS != _SEALS or os.fstat(descriptor).st_size != size_bytes:
+        is_sealed = seals & _SEALS == _SEALS
+        if not is_sealed or not size_bytes or os.fstat(descriptor).st_size != size_bytes:
             raise FrameError("shared memory whose size is wrong or could change")
         return mmap.mmap(descriptor, size_bytes, **_MAP)
     finally:

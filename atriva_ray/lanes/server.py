@@ -114,6 +114,7 @@ class LaneServer:
                     self._drop(job.lane, "an internal error")
             finally:
                 self._finished(jobs)
+                del jobs  # and the memory it was in
 
     def _next(self) -> list[Job]:
         """Return what to run next; nothing at the end."""
@@ -150,10 +151,10 @@ class LaneServer:
             self._running -= len(jobs)
             for job in jobs:
                 lane = job.lane
-                lane.done(job)
-                if lane.is_paused and not lane.is_full and not lane.is_closed:
-                    lane.is_paused = False
-                    self._watch(lane)
+                if job.bound.signature is None:  # the others are done when they are answered
+                    lane.done(job)
+                    if lane.is_paused:
+                        self._resume(lane)
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -163,8 +164,9 @@ class LaneServer:
             if lane is None:
                 continue
             try:
-                if event & select.EPOLLOUT and lane.wire.flush():
-                    self._watch(lane)
+                if event & select.EPOLLOUT:
+                    lane.wire.flush()
+                    self._resume(lane)
                 if event & (select.EPOLLIN | _CLOSING):
                     self._read(lane, is_closing=bool(event & _CLOSING))
             except FrameError as error:
@@ -172,24 +174,34 @@ class LaneServer:
                 self._drop(lane, error.reason)
             except (EOFError, OSError) as error:
                 self._drop(lane, str(error) or "the client is gone")
+            except Exception as error:
+                _logger.exception("a lane was closed with an error of the lane server itself")
+                self._drop(lane, repr(error))
 
     def _read(self, lane: ServerLane, *, is_closing: bool) -> None:
-        if lane.is_full:
-            if is_closing:
-                raise EOFError
-            with self._turn:
+        with self._turn:
+            if lane.is_full:
+                if is_closing:
+                    raise EOFError
                 lane.is_paused = True
                 self._watch(lane)
-            return
+                return
         for job in lane.read():
             with self._turn:
+                lane.accept(job)
                 self._queue.put(lane, job)
 
+    def _resume(self, lane: ServerLane) -> None:
+        """Read a lane again if it was paused and has room now."""
+        with self._turn:
+            lane.is_paused = lane.is_paused and lane.is_full
+            self._watch(lane)
+
     def _watch(self, lane: ServerLane) -> None:
-        events = 0 if lane.is_paused else select.EPOLLIN
-        if lane.wire.unsent_bytes:
-            events |= select.EPOLLOUT
-        with suppress(OSError, ValueError):  # it was closed meanwhile
+        with self._turn, suppress(OSError, ValueError):  # it was closed meanwhile
+            events = 0 if lane.is_paused else select.EPOLLIN
+            if lane.wire.unsent_bytes:
+                events |= select.EPOLLOUT
             self._epoll.modify(lane.wire.fileno(), events)
 
     def _drop(self, lane: ServerLane, reason: str) -> None:
@@ -235,4 +247,11 @@ class LaneServer:
         service_time_s = time.monotonic() - started_s
         error = done.exception()
         outputs = None if error is not None else done.result()
-        self._answer(job.lane, [Result(job, outputs, error, service_time_s)])
+        try:
+            self._answer(job.lane, [Result(job, outputs, error, service_time_s)])
+        except Exception:
+            _logger.exception("a request was lost with an error of the lane server itself")
+            self._drop(job.lane, "an internal error")
+        with self._turn:
+            job.lane.done(job)
+            self._resume(job.lane)

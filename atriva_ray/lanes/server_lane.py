@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,12 @@ _MAX_ATTACHED_BYTES = 64 * 2**30
 _MAX_CACHED_VIEWS = 64
 _MAX_WAITING = 256
 _MAX_WAITING_BYTES = 256 * 2**20
+_UNSENT_SHARE = 4
+"""Answers that a client does not read may take this part of what may wait in all."""
+
+_MAX_UNSENT_BUFFERS = 4096
+"""Small ones take more memory than they have bytes."""
+
 _MAX_READS = 16
 _UINT32_MAX = 2**32 - 1
 
@@ -142,7 +149,9 @@ class ServerLane:
         """Whether it has enough waiting for now, and is not to be read."""
         return (
             self.unanswered >= _MAX_WAITING
-            or self.unanswered_bytes + self.wire.unsent_bytes >= _MAX_WAITING_BYTES
+            or self.unanswered_bytes >= _MAX_WAITING_BYTES
+            or self.wire.unsent_bytes >= _MAX_WAITING_BYTES // _UNSENT_SHARE
+            or self.wire.unsent_count >= _MAX_UNSENT_BUFFERS
         )
 
     # -- requests ------------------------------------------------------------------------------
@@ -195,11 +204,11 @@ class ServerLane:
         before = self._slots.pop(frame.slot, None)
         if before is not None:
             self._attached_bytes -= len(before.memory)
-        mapped = memory.attach(descriptor, frame.request)
-        self._attached_bytes += len(mapped)
+        self._attached_bytes += frame.request
         if frame.slot >= MAX_SLOTS or self._attached_bytes > _MAX_ATTACHED_BYTES:
+            os.close(descriptor)
             raise FrameError(f"{self._attached_bytes:,} bytes of shared memory")
-        self._slots[frame.slot] = _Slot(mapped)
+        self._slots[frame.slot] = _Slot(memory.attach(descriptor, frame.request))
 
     def _request(self, frame: Frame) -> Job:
         layout = self._layouts.get(frame.layout)
@@ -212,8 +221,6 @@ class ServerLane:
             if slot is None:
                 raise FrameError(f"slot {frame.slot} without memory")
             inputs, results = self._views(slot, layout)
-        self.unanswered += 1
-        self.unanswered_bytes += len(frame.body)
         signature = None
         if frame.flags & SPECIALISE:
             signature = tuple(sorted((name, array.shape) for name, array in inputs.items()))
@@ -317,6 +324,11 @@ class ServerLane:
             ),
             text,
         ]
+
+    def accept(self, job: Job) -> None:
+        """Count a job that waits from now on; call it under the server's lock."""
+        self.unanswered += 1
+        self.unanswered_bytes += 0 if job.slot is not None else job.layout.nbytes
 
     def done(self, job: Job) -> None:
         """Count a job that was answered; call it under the server's lock."""

@@ -21,6 +21,9 @@ _MAX_BUFFERS = 64
 """Buffers in one call to the kernel."""
 
 _MAX_DESCRIPTORS = 8
+_LOOK_MS = 1_000
+"""Whoever waits looks this often whether the connection was closed just before."""
+
 _DESCRIPTOR_SPACE = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
 _Pending = tuple[memoryview, int | None]
 
@@ -53,6 +56,11 @@ class Wire:
     def is_unix(self) -> bool:
         """Whether the other end is on this machine, and descriptors can be handed over."""
         return self._is_unix
+
+    @property
+    def unsent_count(self) -> int:
+        """Buffers that wait until the other end reads."""
+        return len(self._out)
 
     @property
     def has_buffered(self) -> bool:
@@ -164,8 +172,8 @@ class Wire:
         return self._socket.sendmsg(views)
 
     def wait(self) -> None:
-        """Block until something is there to read, or the connection ends."""
-        self._poll.poll()
+        """Block until something is there to read, or the connection ends, or a second is over."""
+        self._poll.poll(_LOOK_MS)
 
     def close(self) -> None:
         """Close the socket and every descriptor that nobody claimed; wakes who waits for it."""

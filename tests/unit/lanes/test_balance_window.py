@@ -1,0 +1,111 @@
+"""How many requests are under way: as many as last a replica while others travel."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atriva_ray.routing.balance import Balancer, Route
+
+
+def route(replica_id, slots=1):
+    return Route(replica_id, f"{replica_id}/CPU", slots, 0)
+
+
+def measured(slots, service_time_s):
+    balancer = Balancer()
+    balancer.add(route("a", slots))
+    balancer.started("a")
+    balancer.finished("a", service_time_s)
+    return balancer
+
+
+def window(balancer):
+    count = 0
+    while (replica_id := balancer.choose()) is not None:
+        balancer.started(replica_id)
+        count += 1
+        assert count < 1000
+    return count
+
+
+@pytest.mark.parametrize(
+    ("slots", "service_time_s", "expected"),
+    [
+        (1, 0.1, 2),
+        (4, 0.1, 8),
+        (1, 500e-6, 2),
+        (1, 250e-6, 4),
+        (1, 100e-6, 10),
+        (2, 100e-6, 20),
+        (1, 1e-6, 64),
+        (8, 1e-6, 64),
+        (40, 1e-6, 80),
+    ],
+)
+def test_small_requests_are_under_way_for_a_millisecond_of_work(slots, service_time_s, expected):
+    assert window(measured(slots, service_time_s)) == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_replica_of_unknown_speed_gets_two_a_slot(slots):
+    balancer = Balancer()
+    balancer.add(route("a", slots))
+    assert window(balancer) == 2 * slots
+    assert window(measured(slots, None)) == 2 * slots
+
+
+def test_a_replica_that_took_no_time_at_all_is_not_sent_everything():
+    assert window(measured(1, 0.0)) <= 64
+
+
+@given(st.integers(0, 100), st.floats(0, 100))
+def test_there_are_never_less_than_two_a_slot_nor_many_more(slots, service_time_s):
+    under_way = window(measured(slots, service_time_s)) if slots else 0
+    assert 2 * slots <= under_way <= max(2 * slots, 64)
+    if service_time_s > 1e-6:
+        assert under_way <= max(2 * slots, math.ceil(slots * 1e-3 / service_time_s) + 1)
+
+
+def test_a_replica_without_slots_gets_nothing_however_fast():
+    assert window(measured(0, 1e-6)) == 0
+
+
+def test_an_answer_makes_room_for_one():
+    balancer = measured(1, 100e-6)
+    full = window(balancer)
+    balancer.finished("a", 100e-6)
+    assert window(balancer) == 1
+    assert balancer.in_flight == {"a": full}
+
+
+def test_a_replica_that_becomes_slow_gets_less():
+    balancer = measured(1, 50e-6)
+    assert window(balancer) == pytest.approx(20, abs=1)
+    for _ in range(20):
+        balancer.finished("a", 0.01)
+    assert window(balancer) == 2
+
+
+def test_a_replica_that_was_forgotten_begins_anew_when_it_is_added():
+    balancer = measured(1, 50e-6)
+    window(balancer)
+    balancer.forget("a")
+    assert balancer.choose() is None
+    assert balancer.in_flight == {}
+    balancer.finished("a", 50e-6)
+    balancer.add(route("a"))
+    assert balancer.in_flight == {"a": 0}
+    assert window(balancer) == 2
+
+
+def test_others_are_not_touched_by_one_more():
+    balancer = measured(1, 0.1)
+    balancer.started("a")
+    balancer.add(route("b"))
+    assert balancer.in_flight == {"a": 1, "b": 0}
+    assert balancer.choose() == "b"
+    assert balancer.parallelism == 2

@@ -1,0 +1,179 @@
+"""The fair queue: every owner in turn, and each owner's items in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atriva_ray.lanes.fair_queue import FairQueue
+
+OWNERS = "abcd"
+
+
+class Model:
+    """The same queue, said plainly: owners stand in line, whoever was served goes to its end."""
+
+    def __init__(self):
+        self.line = []
+        self.items = {owner: [] for owner in OWNERS}
+
+    def put(self, owner, item):
+        self.items[owner].append(item)
+        if owner not in self.line:
+            self.line.append(owner)
+
+    def serve(self, owner):
+        self.line.remove(owner)
+        item = self.items[owner].pop(0)
+        if self.items[owner]:
+            self.line.append(owner)
+        return item
+
+    def take(self):
+        return self.serve(self.line[0])
+
+    def take_alike(self, limit, is_alike):
+        taken = [self.take()]
+        while len(taken) < limit:
+            fitting = [each for each in self.line if is_alike(taken[0], self.items[each][0])]
+            if not fitting:
+                break
+            taken.append(self.serve(fitting[0]))
+        return taken
+
+    def drop(self, owner):
+        if owner in self.line:
+            self.line.remove(owner)
+        dropped, self.items[owner] = self.items[owner], []
+        return dropped
+
+
+def is_alike(first, other):
+    return first[2] == other[2] == 0
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.sampled_from(OWNERS), st.integers(0, 1)),
+        st.tuples(st.just("put"), st.sampled_from(OWNERS), st.just(0)),
+        st.tuples(st.just("take")),
+        st.tuples(st.just("alike"), st.integers(1, 6)),
+        st.tuples(st.just("drop"), st.sampled_from(OWNERS)),
+    ),
+    max_size=80,
+)
+
+
+@given(steps)
+def test_it_does_as_a_line_of_owners_would(steps):
+    queue, model = FairQueue(), Model()
+    for number, (step, *arguments) in enumerate(steps):
+        if step == "put":
+            owner, kind = arguments
+            queue.put(owner, (owner, number, kind))
+            model.put(owner, (owner, number, kind))
+        elif step == "drop":
+            assert queue.drop(*arguments) == model.drop(*arguments)
+        elif not model.line:
+            with pytest.raises(KeyError):
+                queue.take()
+        elif step == "take":
+            assert queue.take() == model.take()
+        else:
+            assert queue.take_alike(*arguments, is_alike) == model.take_alike(*arguments, is_alike)
+        assert len(queue) == sum(map(len, model.items.values()))
+        for owner in OWNERS:
+            assert queue.count_of(owner) == len(model.items[owner])
+
+
+puts = st.lists(st.sampled_from(OWNERS), min_size=1, max_size=60)
+
+
+@given(puts, st.randoms(use_true_random=False))
+def test_between_two_of_one_owner_every_other_that_waits_gets_one(puts, random):
+    queue = FairQueue()
+    waiting = Counter()
+    served_since = {}  # owner: owners served since its last turn
+    for number, owner in enumerate(puts):
+        queue.put(owner, (owner, number))
+        waiting[owner] += 1
+        if random.random() < 0.5:
+            take_and_check(queue, waiting, served_since)
+    while len(queue):
+        take_and_check(queue, waiting, served_since)
+    assert not +waiting
+
+
+def take_and_check(queue, waiting, served_since):
+    owner, _ = queue.take()
+    others = {each for each in +waiting if each != owner}
+    waited_before = served_since.get(owner, (set(), set(OWNERS)))[0]
+    served = served_since.get(owner, (set(), set(OWNERS)))[1]
+    assert waited_before & others <= served
+    waiting[owner] -= 1
+    for _, so_far in served_since.values():
+        so_far.add(owner)
+    served_since[owner] = ({each for each in +waiting if each != owner}, set())
+
+
+@given(puts)
+def test_each_owners_items_come_in_order(puts):
+    queue = FairQueue()
+    for number, owner in enumerate(puts):
+        queue.put(owner, (owner, number))
+    taken = [queue.take() for _ in range(len(queue))]
+    for owner in OWNERS:
+        assert [number for each, number in taken if each == owner] == [
+            number for number, each in enumerate(puts) if each == owner
+        ]
+
+
+def test_one_with_a_thousand_does_not_keep_one_with_one_waiting():
+    queue = FairQueue()
+    for number in range(1000):
+        queue.put("greedy", number)
+    assert queue.take() == 0
+    queue.put("modest", "mine")
+    assert "mine" in [queue.take(), queue.take()]
+
+
+def test_what_runs_together_is_taken_from_all_in_turn():
+    queue = FairQueue()
+    for owner in "ab":
+        for number in range(3):
+            queue.put(owner, f"{owner}{number}")
+    assert queue.take_alike(4, lambda _first, _other: True) == ["a0", "b0", "a1", "b1"]
+    assert queue.take() == "a2"
+
+
+def test_one_that_fits_with_nothing_goes_alone_and_the_next_turn_is_another_owners():
+    queue = FairQueue()
+    queue.put("a", "large")
+    queue.put("a", "small")
+    queue.put("b", "small")
+    assert queue.take_alike(8, lambda first, other: first == other) == ["large"]
+    assert queue.take_alike(8, lambda first, other: first == other) == ["small", "small"]
+    assert len(queue) == 0
+
+
+def test_what_is_skipped_because_it_does_not_fit_comes_next():
+    queue = FairQueue()
+    for owner, item in ("a1", "b2", "c1", "a1", "c1"):
+        queue.put(owner, item)
+    assert queue.take_alike(8, lambda first, other: first == other) == ["1", "1", "1", "1"]
+    assert queue.take() == "2"
+
+
+def test_nothing_is_left_of_one_that_is_dropped():
+    queue = FairQueue()
+    for number in range(3):
+        queue.put("gone", number)
+    queue.put("stays", "x")
+    assert queue.drop("gone") == [0, 1, 2]
+    assert queue.drop("gone") == []
+    assert queue.drop("never there") == []
+    assert len(queue) == 1
+    assert queue.take() == "x"
