@@ -128,8 +128,10 @@ class _CompiledModel:
     def infer(
         self,
         arrays: Mapping[str, Array],
-        memory: dict[str, Array] | None = None,  # noqa: ARG002 - the library brings its own
+        memory: dict[str, Array] | None = None,
     ) -> dict[str, Array]:
+        if memory is not None and all(array.dtype.kind not in "OSU" for array in arrays.values()):
+            return self._infer_into(arrays, memory)
         try:
             values = self._session.run(self._output_names, dict(arrays))
         except Exception as error:  # the library's errors derive from Exception itself
@@ -137,6 +139,22 @@ class _CompiledModel:
         return {
             name: np.asarray(value) for name, value in zip(self._output_names, values, strict=True)
         }
+
+    def _infer_into(
+        self, arrays: Mapping[str, Array], memory: dict[str, Array]
+    ) -> dict[str, Array]:
+        try:
+            binding = self._session.io_binding()
+            for name, array in arrays.items():
+                binding.bind_cpu_input(name, array)
+            for name, array in memory.items():
+                binding.bind_output(
+                    name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data
+                )
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # the library's errors derive from Exception itself
+            raise self._failure(error) from error
+        return memory
 
     def specialise(self, signature: ShapeSignature) -> _CompiledModel:
         shapes = dict(signature)
