@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -44,6 +44,7 @@ class _Request:
     wrap: Callable[[Outputs], Any]
     answer: AnswerFuture[Any]
     attempts: int = 0
+    line: _Line | None = None
 
 
 @dataclass(slots=True)
@@ -63,13 +64,16 @@ class ReplicaUse:
     answered: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Line:
-    """A replica and the way there."""
+    """A replica and one way there; a new connection to the same replica is another line."""
 
-    use: ReplicaUse
+    route: Route
+    info: ReplicaInfo
     actor: Any
-    carrier: Carrier[_Request]
+    use: ReplicaUse = field(init=False)
+    carrier: Carrier[_Request] = field(init=False)
+    is_lost: bool = False
 
 
 class Dispatcher:
@@ -151,13 +155,18 @@ class Dispatcher:
 
     def run(self, bound: BoundInputs) -> Outputs:
         """Run one request and block for its answer."""
-        answer, sends = self._queue(bound, _as_they_are)
-        if sends and sends[-1][1][-1].answer is answer:
-            line, requests = sends.pop()
-            self._send(sends)
-            line.carrier.exchange(requests, answer.done)
-        else:
-            self._send(sends)
+        answer: AnswerFuture[Outputs] = AnswerFuture(self._post_answer)
+        try:
+            sends = self._queue(_Request(bound, _as_they_are, answer))
+            if sends and sends[-1][1][-1].answer is answer:
+                line, requests = sends.pop()
+                self._send(sends)
+                line.carrier.exchange(requests, answer.done)
+            else:
+                self._send(sends)
+        except KeyboardInterrupt:  # anywhere, between any two steps
+            self._start_over(answer)
+            raise
         return answer.result()
 
     def submit(self, bound: BoundInputs, wrap: Callable[[Outputs], Value]) -> AnswerFuture[Value]:
@@ -165,24 +174,21 @@ class Dispatcher:
 
         The future's callbacks run on threads of their own, so they may run requests themselves.
         """
-        answer, sends = self._queue(bound, wrap)
-        self._send(sends)
+        answer: AnswerFuture[Value] = AnswerFuture(self._post_answer)
+        self._send(self._queue(_Request(bound, wrap, answer)))
         return answer
 
-    def _queue(
-        self, bound: BoundInputs, wrap: Callable[[Outputs], Value]
-    ) -> tuple[AnswerFuture[Value], list[tuple[_Line, list[_Request]]]]:
-        answer: AnswerFuture[Value] = AnswerFuture(self._post_answer)
+    def _queue(self, request: _Request) -> list[tuple[_Line, list[_Request]]]:
         with self._changed:
             self._check_open()
-            self._waiting.append(_Request(bound, wrap, answer))
-            return answer, self._next_sends()
+            self._waiting.append(request)
+            return self._next_sends()
 
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
         """Profile the model on the replica whose device AUTO prefers most."""
         with self._changed:
             self._check_open()
-            line = min(self._usable(), key=lambda line: line.use.route.rank)
+            line = min(self._usable(), key=lambda line: line.route.rank)
         arrays = None if bound is None else bound.arrays
         profile: Future[Profile] = line.actor.profile.remote(arrays, runs).future()
         return self._result(profile)
@@ -256,6 +262,7 @@ class Dispatcher:
             self._balancer.started(replica_id)
             self._sent.add(request)
             request.attempts += 1
+            request.line = self._lines[replica_id]
             requests = sends.pop(replica_id, [])
             requests.append(request)
             sends[replica_id] = requests
@@ -265,58 +272,101 @@ class Dispatcher:
         for line, requests in sends:
             line.carrier.send(requests)
 
-    def _take_replies(self, replica_id: str, replies: list[Reply[_Request]]) -> None:
+    def _take_replies(self, line: _Line, replies: list[Reply[_Request]]) -> None:
+        """Settle requests, and send the next ones before, so that the replica has no pause."""
         with self._changed:
-            replies = [reply for reply in replies if reply.request in self._sent]
-            for reply in replies:  # the others were given up when Ray was shut down
-                self._sent.discard(reply.request)
-                self._balancer.finished(replica_id, reply.service_time_s, reply.queue_len)
-            line = self._lines.get(replica_id)
-            if line is not None:
-                line.use.answered += len(replies)
+            # One that was sent again elsewhere, or given up, has another line or is no more sent.
+            replies = [
+                reply
+                for reply in replies
+                if reply.request.line is line and reply.request in self._sent
+            ]
+            for reply in replies:
+                time_s = None if reply.error is not None else reply.service_time_s
+                self._balancer.finished(line.route.replica_id, time_s, reply.queue_len)
+            line.use.answered += len(replies)
             sends = self._next_sends()
-            if self._refusal is not None:
-                self._changed.notify_all()
-        self._send(sends)  # before answers are looked at, so that the replica has no pause
+        self._send(sends)
         for reply in replies:
             answer = reply.request.answer
             if reply.error is not None or reply.outputs is None:
                 answer.set_exception(reply.error)
             else:
                 answer.set_result(reply.request.wrap(reply.outputs))
+            self._sent.discard(reply.request)
+        if self._refusal is not None:
+            with self._changed:
+                self._changed.notify_all()
 
-    def _take_lost(self, replica_id: str, requests: list[_Request], reason: str) -> None:
+    def _take_lost(self, line: _Line, requests: list[_Request], reason: str) -> None:
         """Send the requests of a carrier that broke elsewhere, and see what became of its end."""
         failed = []
+        replica_id = line.route.replica_id
+        is_connected = ray.is_initialized()
         with self._changed:
-            self._balancer.forget(replica_id)
-            line = self._lines.pop(replica_id, None)
+            is_first, line.is_lost = not line.is_lost, True
+            if self._lines.get(replica_id) is line:
+                del self._lines[replica_id]
+                self._balancer.forget(replica_id)
             for request in reversed(requests):
-                if request not in self._sent:
+                if request.line is not line or request not in self._sent:
                     continue
                 self._sent.discard(request)
-                if request.attempts < MAX_ATTEMPTS and self._refusal is None:
+                may_go_on = request.attempts < MAX_ATTEMPTS and is_connected
+                if may_go_on and self._refusal is None:
                     self._waiting.appendleft(request)
                 else:
                     failed.append(request)
-            refusal = self._refusal
             sends = self._next_sends()
             self._changed.notify_all()
         self._send(sends)
-        for request in failed:
-            lost = ReplicaLostError(self._model_name, request.attempts, reason)
-            self._refuse([request], refusal or lost)
-        if line is not None:
+        if failed:
+            self._refuse(failed, self._refusal or self._why_lost(failed[0].attempts, reason))
+        if is_first:
             _logger.info("model %s lost replica %s: %s", self._model_name, replica_id, reason)
-            self._post(partial(self._look_after, replica_id, line))
+            self._post(partial(self._look_after, line))
 
-    def _look_after(self, replica_id: str, line: _Line) -> None:
-        """Tell the router, and go on with a replica of which only the connection was lost."""
-        line.carrier.close()
+    def _why_lost(self, attempts: int, reason: str) -> InferenceRuntimeError:
         if not ray.is_initialized():
+            return ClusterError(self._model_name, "Ray was shut down before it answered")
+        return ReplicaLostError(self._model_name, attempts, reason)
+
+    def _look_after(self, line: _Line) -> None:
+        """Tell the router, and go on with a replica of which only the connection was lost."""
+        with self._connecting:  # it may have broken before it was all there
+            line.carrier.close()
+        if ray.is_initialized():
+            self._on_lost(line.route.replica_id)
+            self._connect([(line.route, line.info, line.actor)])
             return
-        self._on_lost(replica_id)
-        self._connect([(line.use.route, line.use.info, line.actor)])
+        with self._changed:  # nobody will come back
+            waiting = list(self._waiting)
+            self._waiting.clear()
+        self._refuse(waiting, self._why_lost(0, ""))
+
+    def _start_over(self, interrupted: AnswerFuture[Any]) -> None:
+        """Open every line anew after an interrupt, which may have come between any two steps.
+
+        What was under way is sent again, apart from the request whose caller has gone.
+        """
+        with self._changed:
+            lines = list(self._lines.values())
+            self._lines.clear()
+            for line in lines:
+                line.is_lost = True
+                self._balancer.forget(line.route.replica_id)
+            for request in self._sent:
+                if not request.answer.done():
+                    request.attempts -= 1
+                    self._waiting.appendleft(request)
+            self._sent.clear()
+            self._waiting = deque(
+                request for request in self._waiting if request.answer is not interrupted
+            )
+            self._changed.notify_all()
+        for line in lines:
+            line.carrier.close()
+        self._post(partial(self._connect, [(each.route, each.info, each.actor) for each in lines]))
 
     def _take_over(self, routes: ModelRoutes) -> None:
         wanted = {route.replica_id for route, _, _ in routes.replicas}
@@ -325,7 +375,7 @@ class Dispatcher:
             if gone and not self._lines:
                 self._last_uses = [line.use for line in gone]
             for line in gone:
-                self._balancer.forget(line.use.route.replica_id)
+                self._balancer.forget(line.route.replica_id)
         # Their carriers stay until they have answered what was sent; then the replica closes them.
         self._connect(routes.replicas)
 
@@ -336,21 +386,23 @@ class Dispatcher:
                 replica_id = route.replica_id
                 if replica_id in self._lines or self._refusal is not None:
                     continue
+                line = _Line(route, info, actor)
                 try:
-                    carrier: Carrier[_Request] = self._connector.connect(
+                    line.carrier = self._connector.connect(
                         self._model_name,
                         info,
                         actor,
-                        partial(self._take_replies, replica_id),
-                        partial(self._take_lost, replica_id),
+                        partial(self._take_replies, line),
+                        partial(self._take_lost, line),
                     )
                 except ReplicaLostError as error:
                     _logger.info("replica %s is gone: %s", replica_id, error.reason)
                     continue
+                line.use = ReplicaUse(route, info, line.carrier.kind)
                 with self._changed:
-                    self._lines[replica_id] = _Line(
-                        ReplicaUse(route, info, carrier.kind), actor, carrier
-                    )
+                    if line.is_lost:  # it broke at once
+                        continue
+                    self._lines[replica_id] = line
                     self._balancer.add(route)
                     sends = self._next_sends()
                 self._send(sends)

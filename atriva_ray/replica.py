@@ -213,10 +213,13 @@ class Replica:
         """Return when nothing runs any more, or after 10 s."""
         try:
             async with asyncio.timeout(_DRAIN_TIMEOUT_S):
-                while self._waiting:  # noqa: ASYNC110 - the lanes' threads count, not this loop
+                while self._waiting or not self._are_lanes_idle():  # noqa: ASYNC110 - the lanes' threads count, not this loop
                     await asyncio.sleep(_DRAIN_LOOK_S)
         except TimeoutError:
             return
+
+    def _are_lanes_idle(self) -> bool:
+        return self._lanes is None or self._lanes.is_idle
 
     @property
     def _waiting(self) -> int:

@@ -241,9 +241,9 @@ class InferenceRuntime:
             return
         self._is_closed = True
         try:
+            for model in list(self._models):
+                model.close()
             if ray.is_initialized():
-                for model in list(self._models):
-                    model.close()
                 self._ask("leave", self._client_id, self._client_id)
         finally:
             self._loop.close()

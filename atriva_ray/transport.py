@@ -21,7 +21,7 @@ from atriva_ray.lanes.errors import FrameError
 from atriva_ray.lanes.loop import LaneLoop
 from atriva_ray.lanes.server_lane import Ports
 from atriva_ray.lanes.wire import Wire
-from atriva_ray.ray_errors import LOST, translated
+from atriva_ray.ray_errors import translated
 from atriva_ray.replica import Answer, ReplicaInfo
 
 __all__ = ["ActorCarrier", "Carrier", "Connector", "LaneCarrier", "Post"]
@@ -127,6 +127,9 @@ class ActorCarrier(Generic[AnyRequest]):
 
     def send(self, requests: Sequence[AnyRequest]) -> None:
         """Send each request as one call."""
+        if not ray.is_initialized():  # a call would start a cluster of its own
+            self._on_lost(list(requests), "Ray was shut down")
+            return
         for request in requests:
             bound = request.bound
             try:
@@ -201,14 +204,17 @@ class Connector:
             ReplicaLostError: its process has ended.
         """
         try:
-            wire = self._open(info, actor)
-        except LOST as error:
+            try:
+                wire = self._open(info, actor)
+            except (OSError, KeyError, FrameError, LaneError, ray.exceptions.GetTimeoutError) as e:
+                _logger.warning(
+                    "no lane to replica %s, its requests go as actor calls: %r", info.replica_id, e
+                )
+                wire = None
+            if wire is None:
+                ray.get(actor.ping.remote(), timeout=CONNECT_TIMEOUT_S)
+        except ray.exceptions.RayError as error:
             raise ReplicaLostError(model_name, 1, str(error)) from error
-        except (OSError, FrameError, LaneError, ray.exceptions.RayError) as error:
-            _logger.warning(
-                "no lane to replica %s, its requests go as actor calls: %s", info.replica_id, error
-            )
-            wire = None
         if wire is None:
             return ActorCarrier(actor, model_name, self._post, on_replies, on_lost)
         ports = Ports(model_name, info.inputs, info.outputs)

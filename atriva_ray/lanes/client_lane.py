@@ -60,7 +60,8 @@ class Reply(Generic[AnyRequest]):
         request: which.
         outputs: arrays by output name, owned by the caller; None if it failed.
         error: why it failed.
-        service_time_s: time the device took, without waiting for its turn.
+        service_time_s: time the device took, without waiting for its turn; None if that is unknown
+            or says nothing of other requests.
         queue_len: requests, of all clients, left at the replica.
     """
 
@@ -91,6 +92,7 @@ class ClientLane(Generic[AnyRequest]):
     Attributes:
         wire: the connection.
         reading: held by the thread that reads.
+        is_read_elsewhere: whether a thread reads that waits for an answer, and not the loop's.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class ClientLane(Generic[AnyRequest]):
         """
         self.wire = wire
         self.reading = threading.Lock()
+        self.is_read_elsewhere = False
         self._ports = ports
         self._input_names = [port.name for port in ports.inputs]
         self._output_names = [port.name for port in ports.outputs]
@@ -126,7 +129,7 @@ class ClientLane(Generic[AnyRequest]):
         self._free: list[_Slot] = []
         self._slot_count = 0
         static = ports.static_outputs
-        self._output_bytes = 0 if static is None else static.nbytes
+        self._static_output_bytes = 0 if static is None else static.nbytes
 
     @property
     def is_open(self) -> bool:
@@ -169,9 +172,10 @@ class ClientLane(Generic[AnyRequest]):
             text = layout.encode()
             buffers += [pack(Kind.LAYOUT, layout=layout.number, body_size=len(text)), text]
         flags = 0 if bound.signature is None else SPECIALISE
-        is_large = max(layout.nbytes, self._output_bytes) > INLINE_BYTES
+        output_bytes = layout.answer_bytes or self._static_output_bytes
+        is_large = max(layout.nbytes, output_bytes) > INLINE_BYTES
         if is_large and self.wire.is_unix:
-            slot = self._slot_for(buffers, aligned(layout.nbytes) + self._output_bytes)
+            slot = self._slot_for(buffers, aligned(layout.nbytes) + output_bytes)
             if slot is not None:
                 sent.slot = slot
                 views = slot.views.get(layout)
@@ -304,12 +308,13 @@ class ClientLane(Generic[AnyRequest]):
                 views = layout.views(sent.slot.memory, start) if sent.slot is not None else []
                 arrays = [np.array(view) for view in views]
             outputs = dict(zip(self._output_names, layout.restored(arrays), strict=True))
-            self._output_bytes = max(self._output_bytes, layout.nbytes)
+            sent.layout.answer_bytes = layout.nbytes
         if self._sent.pop(frame.request, None) is None:
             raise EOFError
         if sent.slot is not None:
             self._free.append(sent.slot)
-        return Reply(sent.request, outputs, error, frame.first * 1e-6, frame.second)
+        service_time_s = frame.first * 1e-6 if frame.first else None
+        return Reply(sent.request, outputs, error, service_time_s, frame.second)
 
     # -- the end -------------------------------------------------------------------------------
 

@@ -59,9 +59,10 @@ class Layout:
         tensors: the arrays in the order of the model's ports.
         nbytes: size of it all.
         number: what it is called on a lane.
+        answer_bytes: size of the last answer to a request of this layout.
     """
 
-    __slots__ = ("nbytes", "number", "tensors")
+    __slots__ = ("answer_bytes", "nbytes", "number", "tensors")
 
     def __init__(self, arrays: Sequence[tuple[np.dtype[Any], tuple[int, ...], bool]]) -> None:
         tensors = []
@@ -73,6 +74,7 @@ class Layout:
         self.tensors = tuple(tensors)
         self.nbytes = end
         self.number = -1
+        self.answer_bytes = 0
 
     @classmethod
     def of(cls, arrays: Sequence[Array]) -> Layout:

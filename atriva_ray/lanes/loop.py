@@ -79,12 +79,14 @@ class LaneLoop:
             self.send(lane, requests)
             return
         try:
+            lane.is_read_elsewhere = True
             self._watch(lane)
             self.send(lane, requests)
             while not is_done() and lane.is_open:
                 lane.wire.wait()
                 self._read(lane)
         finally:
+            lane.is_read_elsewhere = False
             lane.reading.release()
             self._watch(lane)
 
@@ -149,7 +151,7 @@ class LaneLoop:
     def _watch(self, lane: ClientLane[Any]) -> None:
         """Wait for what is to be done on a lane, apart from what another thread sees to."""
         with self._lock, suppress(OSError, ValueError):  # it was closed meanwhile
-            events = 0 if lane.reading.locked() else select.EPOLLIN
+            events = 0 if lane.is_read_elsewhere else select.EPOLLIN
             if lane.wire.unsent_bytes:
                 events |= select.EPOLLOUT
             if self._epoll is not None:

@@ -35,5 +35,5 @@ def run_one(runner: Runner, job: Job) -> Result:
     try:
         outputs = runner.run(job.bound, job.results)
     except Exception as error:  # noqa: BLE001 - whatever it is, its caller is told
-        return Result(job, None, error, time.monotonic() - started_s)
+        return Result(job, None, error)
     return Result(job, outputs, None, time.monotonic() - started_s)

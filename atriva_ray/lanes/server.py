@@ -19,6 +19,7 @@ from contextlib import suppress
 from functools import partial
 
 from atriva_inference.executor import Outputs
+from atriva_ray.lanes.attention import Attention
 from atriva_ray.lanes.errors import FrameError
 from atriva_ray.lanes.fair_queue import FairQueue
 from atriva_ray.lanes.runner import Runner, run_one
@@ -50,6 +51,7 @@ class LaneServer:
         self._runner = runner
         self._ports = ports
         self._together = together
+        self._attention = Attention()
         self._turn = threading.Condition()
         self._queue: FairQueue[ServerLane, Job] = FairQueue()
         self._lanes: dict[int, ServerLane] = {}
@@ -71,6 +73,12 @@ class LaneServer:
     def queue_len(self) -> int:
         """Requests that wait or run."""
         return len(self._queue) + self._running
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits or runs, and every answer has left."""
+        lanes = list(self._lanes.values())
+        return self.queue_len == 0 and not any(lane.wire.unsent_bytes for lane in lanes)
 
     @property
     def lane_count(self) -> int:
@@ -117,7 +125,10 @@ class LaneServer:
                 del jobs  # and the memory it was in
 
     def _next(self) -> list[Job]:
-        """Return what to run next; nothing at the end."""
+        """Return what to run next; nothing at the end.
+
+        Lanes are looked at before every job, so that whoever came meanwhile gets its turn.
+        """
         while True:
             with self._turn:
                 while self._has_reader and not len(self._queue) and not self._is_closed:
@@ -126,14 +137,18 @@ class LaneServer:
                     self._idle_count -= 1
                 if self._is_closed:
                     return []
-                if len(self._queue):
+                if self._has_reader:
                     return self._take()
                 self._has_reader = True
+                has_work = len(self._queue) > 0
             try:
-                self._read_lanes()
+                self._read_lanes(self._epoll.poll(0) if has_work else self._events())
             finally:
                 with self._turn:
                     self._has_reader = False
+            with self._turn:
+                if len(self._queue) and not self._is_closed:
+                    return self._take()
 
     def _take(self) -> list[Job]:
         together = self._together
@@ -148,18 +163,14 @@ class LaneServer:
 
     def _finished(self, jobs: Sequence[Job]) -> None:
         with self._turn:
-            self._running -= len(jobs)
             for job in jobs:
-                lane = job.lane
                 if job.bound.signature is None:  # the others are done when they are answered
-                    lane.done(job)
-                    if lane.is_paused:
-                        self._resume(lane)
+                    self._done(job)
 
     # -- reading -------------------------------------------------------------------------------
 
-    def _read_lanes(self) -> None:
-        for descriptor, event in self._epoll.poll():
+    def _read_lanes(self, events: list[tuple[int, int]]) -> None:
+        for descriptor, event in events:
             lane = self._lanes.get(descriptor)
             if lane is None:
                 continue
@@ -178,6 +189,15 @@ class LaneServer:
                 _logger.exception("a lane was closed with an error of the lane server itself")
                 self._drop(lane, repr(error))
 
+    def _events(self) -> list[tuple[int, int]]:
+        """Block until something happens on a lane; stay awake for a moment where that pays."""
+        events = self._epoll.poll(0)
+        while not events and time.monotonic() < self._attention.awake_until_s:
+            events = self._epoll.poll(0)
+        events = events or self._epoll.poll()
+        self._attention.arrived(time.monotonic())
+        return events
+
     def _read(self, lane: ServerLane, *, is_closing: bool) -> None:
         with self._turn:
             if lane.is_full:
@@ -190,6 +210,8 @@ class LaneServer:
             with self._turn:
                 lane.accept(job)
                 self._queue.put(lane, job)
+                if self._idle_count and len(self._queue) > 1:  # the first is for this thread
+                    self._turn.notify()
 
     def _resume(self, lane: ServerLane) -> None:
         """Read a lane again if it was paused and has room now."""
@@ -229,10 +251,7 @@ class LaneServer:
             return
         (job,) = jobs
         if job.bound.signature is not None:  # it may have to be compiled first, which takes long
-            started_s = time.monotonic()
-            self._runner.submit(job.bound, dict).add_done_callback(
-                partial(self._answer_later, job, started_s)
-            )
+            self._runner.submit(job.bound, dict).add_done_callback(partial(self._answer_later, job))
             return
         self._answer(job.lane, [run_one(self._runner, job)])
 
@@ -240,18 +259,23 @@ class LaneServer:
         try:
             if not lane.answer(results, max(0, self.queue_len - len(results))):
                 self._watch(lane)
+            self._attention.answered(time.monotonic())
         except OSError as error:
             self._drop(lane, str(error))
 
-    def _answer_later(self, job: Job, started_s: float, done: Future[Outputs]) -> None:
-        service_time_s = time.monotonic() - started_s
+    def _answer_later(self, job: Job, done: Future[Outputs]) -> None:
         error = done.exception()
         outputs = None if error is not None else done.result()
         try:
-            self._answer(job.lane, [Result(job, outputs, error, service_time_s)])
+            self._answer(job.lane, [Result(job, outputs, error)])
         except Exception:
             _logger.exception("a request was lost with an error of the lane server itself")
             self._drop(job.lane, "an internal error")
         with self._turn:
-            job.lane.done(job)
+            self._done(job)
+
+    def _done(self, job: Job) -> None:
+        self._running -= 1
+        job.lane.done(job)
+        if job.lane.is_paused:
             self._resume(job.lane)

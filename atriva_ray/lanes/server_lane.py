@@ -37,6 +37,9 @@ _MAX_ATTACHED_BYTES = 64 * 2**30
 _MAX_CACHED_VIEWS = 64
 _MAX_WAITING = 256
 _MAX_WAITING_BYTES = 256 * 2**20
+_MAX_INPUT_BYTES = 16 * 2**30
+"""A program with a higher limit than the replica's is not to lose its lane for it."""
+
 _UNSENT_SHARE = 4
 """Answers that a client does not read may take this part of what may wait in all."""
 
@@ -74,7 +77,7 @@ class Ports:
         """
         if len(layout.tensors) != len(self.inputs):
             raise FrameError(f"{len(layout.tensors)} inputs for a model of {len(self.inputs)}")
-        limit_bytes = max_input_bytes()
+        limit_bytes = max(max_input_bytes(), _MAX_INPUT_BYTES)
         for port, tensor in zip(self.inputs, layout.tensors, strict=True):
             is_text = port.dtype.kind in "OSU" and tensor.dtype.kind in "SU"
             if not is_text and (tensor.dtype != port.dtype or tensor.is_object):
@@ -119,12 +122,19 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Result:
-    """What became of a job: its outputs, or an error."""
+    """What became of a job: its outputs, or an error.
+
+    Attributes:
+        job: which.
+        outputs: arrays by output name.
+        error: why there are none.
+        service_time_s: time the device took; 0 where that says nothing of other requests.
+    """
 
     job: Job
     outputs: Mapping[str, Array] | None
     error: BaseException | None
-    service_time_s: float
+    service_time_s: float = 0.0
 
 
 class ServerLane:

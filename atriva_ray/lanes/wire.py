@@ -20,6 +20,16 @@ __all__ = ["Wire"]
 _MAX_BUFFERS = 64
 """Buffers in one call to the kernel."""
 
+_TCP_OPTIONS = (
+    (socket.TCP_NODELAY, 1),
+    # A host that is gone without a word is noticed in about 3 s: by the first three while nothing
+    # is under way (seconds, seconds, probes), by the last while something is (milliseconds).
+    (socket.TCP_KEEPIDLE, 1),
+    (socket.TCP_KEEPINTVL, 1),
+    (socket.TCP_KEEPCNT, 2),
+    (socket.TCP_USER_TIMEOUT, 2_000),
+)
+
 _MAX_DESCRIPTORS = 8
 _LOOK_MS = 1_000
 """Whoever waits looks this often whether the connection was closed just before."""
@@ -42,7 +52,9 @@ class Wire:
         self._encrypted = connected if isinstance(connected, ssl.SSLSocket) else None
         self._is_unix = connected.family == socket.AF_UNIX
         if not self._is_unix:
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for option, value in _TCP_OPTIONS:
+                connected.setsockopt(socket.IPPROTO_TCP, option, value)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         # OpenSSL does not allow two threads in one connection, not even one in each direction.
         self._tls = threading.Lock()
         self._sending = threading.Lock()
@@ -65,7 +77,10 @@ class Wire:
     @property
     def has_buffered(self) -> bool:
         """Whether bytes are there that waiting on the descriptor would not tell of."""
-        return self._encrypted is not None and self._encrypted.pending() > 0
+        if self._encrypted is None:
+            return False
+        with self._tls:
+            return self._encrypted.pending() > 0
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
@@ -177,8 +192,8 @@ class Wire:
 
     def close(self) -> None:
         """Close the socket and every descriptor that nobody claimed; wakes who waits for it."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # not SSLSocket's own, after which it would send in clear
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         with self._sending:
             for _, descriptor in self._out:
                 if descriptor is not None:

@@ -110,8 +110,15 @@ class Balancer:
         return None if best is None else best.route.replica_id
 
     def started(self, replica_id: str) -> None:
-        """Count a request that was sent."""
+        """Count a request that was sent.
+
+        What others said of their queues gets old meanwhile, and would keep a replica idle for ever
+        that nobody asks any more.
+        """
         self._loads[replica_id].in_flight += 1
+        for load in self._loads.values():
+            if not load.in_flight:
+                load.queue_len //= 2
 
     def finished(
         self, replica_id: str, service_time_s: float | None = None, queue_len: int = 0

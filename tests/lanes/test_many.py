@@ -221,4 +221,5 @@ def test_a_replica_that_ends_gives_everything_back_once(make_replica, make_clien
     assert len(client.lost_calls) == 1
     answered = [question for question in questions if question.reply is not None]
     assert len(answered) + len(client.lost_calls[0][0]) == len(questions)
-    assert len(answered) >= 2  # what ran was finished
+    if kind == "unix":  # TCP may throw away what was sent last when requests were left unread
+        assert len(answered) >= 2  # what ran was finished

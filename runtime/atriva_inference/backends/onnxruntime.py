@@ -8,6 +8,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,9 @@ class _CompiledModel:
         memory: dict[str, Array] | None = None,
     ) -> dict[str, Array]:
         if memory is not None and all(array.dtype.kind not in "OSU" for array in arrays.values()):
-            return self._infer_into(arrays, memory)
+            # A model may give other shapes than it says, which the library forgives below.
+            with suppress(InferenceFailedError):
+                return self._infer_into(arrays, memory)
         try:
             values = self._session.run(self._output_names, dict(arrays))
         except Exception as error:  # the library's errors derive from Exception itself
