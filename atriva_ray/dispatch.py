@@ -7,7 +7,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -257,7 +258,7 @@ class Dispatcher:
         waiting = self._waiting
         while waiting and (replica_id := self._balancer.choose()) is not None:
             request = waiting.popleft()
-            if request.attempts == 0 and not request.answer.set_running_or_notify_cancel():
+            if not _is_wanted(request.answer):
                 continue
             self._balancer.started(replica_id)
             self._sent.add(request)
@@ -289,10 +290,11 @@ class Dispatcher:
         self._send(sends)
         for reply in replies:
             answer = reply.request.answer
-            if reply.error is not None or reply.outputs is None:
-                answer.set_exception(reply.error)
-            else:
-                answer.set_result(reply.request.wrap(reply.outputs))
+            with suppress(InvalidStateError):  # after an interrupt it may have come twice
+                if reply.error is not None or reply.outputs is None:
+                    answer.set_exception(reply.error)
+                else:
+                    answer.set_result(reply.request.wrap(reply.outputs))
             self._sent.discard(reply.request)
         if self._refusal is not None:
             with self._changed:
@@ -355,7 +357,7 @@ class Dispatcher:
             for line in lines:
                 line.is_lost = True
                 self._balancer.forget(line.route.replica_id)
-            for request in self._sent:
+            for request in list(self._sent):
                 if not request.answer.done():
                     request.attempts -= 1
                     self._waiting.appendleft(request)
@@ -410,9 +412,8 @@ class Dispatcher:
     def _refuse(self, requests: Iterable[_Request], error: InferenceRuntimeError) -> None:
         """Fail requests, unless their callers have cancelled them."""
         for request in requests:
-            answer = request.answer
-            if answer.running() or answer.set_running_or_notify_cancel():
-                answer.set_exception(_copy(error))
+            if _is_wanted(request.answer):
+                request.answer.set_exception(_copy(error))
 
     def _check_open(self) -> None:
         if self._refusal is not None:
@@ -425,6 +426,11 @@ class Dispatcher:
             return reply.result()
         except Exception as error:  # noqa: BLE001 - the table knows which ones are Ray's
             raise translated(error, self._model_name) from None
+
+
+def _is_wanted(answer: AnswerFuture[Any]) -> bool:
+    """Whether a request is to be run, also again: not if its caller cancelled it, or it is done."""
+    return answer.running() or (not answer.done() and answer.set_running_or_notify_cancel())
 
 
 def _as_they_are(outputs: Outputs) -> Outputs:

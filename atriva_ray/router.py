@@ -75,6 +75,7 @@ class Router:
 
     def __init__(self) -> None:
         self._core = RouterCore(first_generation=time.time_ns())
+        self._replica_class: Any = ray.remote(Replica)  # once: it costs memory each time
         self._inventory = Inventory()
         self._sources: dict[str, ModelSource] = {}
         self._actors: dict[str, Any] = {}
@@ -261,16 +262,12 @@ class Router:
         has_gpus = any(
             node["NodeID"] == seat.node_id and "GPU" in node["Resources"] for node in alive_nodes()
         )
-        actor: Any = (
-            ray.remote(Replica)
-            .options(
-                num_cpus=order.placement.cpu_count,
-                max_concurrency=MAX_CONCURRENT_CALLS,
-                max_restarts=0,
-                **node_options(seat.node_id, has_ray_gpus=has_gpus),
-            )
-            .remote(order.replica_id, request.name)
-        )
+        actor: Any = self._replica_class.options(
+            num_cpus=order.placement.cpu_count,
+            max_concurrency=MAX_CONCURRENT_CALLS,
+            max_restarts=0,
+            **node_options(seat.node_id, has_ray_gpus=has_gpus),
+        ).remote(order.replica_id, request.name)
         self._actors[order.replica_id] = actor
         options = request.options
         if seat.takes_cpus:

@@ -65,16 +65,19 @@ def get_router(namespace: str = DEFAULT_NAMESPACE) -> RouterHandle:
     ``ray.get_actor("atriva-router", namespace="atriva")`` gives the bare actor, whose ``infer``
     copies an array above 100 kB once on its way; pass ``ray.put(array)`` to it instead.
     """
-    actor = (
-        ray.remote(Router)
-        .options(
-            name=ROUTER_NAME,
-            namespace=namespace,
-            get_if_exists=True,
-            lifetime="detached",
-            num_cpus=0,
-            max_concurrency=MAX_CONCURRENT_CALLS,
+    try:
+        return RouterHandle(ray.get_actor(ROUTER_NAME, namespace=namespace))
+    except ValueError:  # there is none; making a class remote costs memory each time
+        actor = (
+            ray.remote(Router)
+            .options(
+                name=ROUTER_NAME,
+                namespace=namespace,
+                get_if_exists=True,
+                lifetime="detached",
+                num_cpus=0,
+                max_concurrency=MAX_CONCURRENT_CALLS,
+            )
+            .remote()
         )
-        .remote()
-    )
-    return RouterHandle(actor)
+        return RouterHandle(actor)

@@ -203,6 +203,8 @@ class Connector:
         Raises:
             ReplicaLostError: its process has ended.
         """
+        if not ray.is_initialized():  # a call would start a cluster of its own
+            raise ReplicaLostError(model_name, 1, "Ray was shut down")
         try:
             try:
                 wire = self._open(info, actor)
