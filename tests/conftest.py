@@ -27,6 +27,11 @@ LIGHT_MODELS = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light
 EXAMPLES = ROOT / "examples"
 
 
+def pytest_collection_modifyitems(items):
+    """Count threads and descriptors of lanes before Ray, which has its own, is in this process."""
+    items.sort(key=lambda item: "tests/lanes/" not in item.nodeid)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left():
     """When all tests are done: no process, thread or shared memory that was not there before."""

@@ -216,7 +216,7 @@ def threads():
 
 
 def lane_threads():
-    return [name for name in threads() if name.startswith(("atriva", "replica", "runner"))]
+    return [name for name in threads() if name.startswith(("atriva-lane", "replica", "runner"))]
 
 
 def used_bytes():
