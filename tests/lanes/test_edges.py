@@ -31,6 +31,7 @@ from .tools import (
     descriptors,
     numbers,
     port,
+    shared_memory_bytes,
     wire_pair,
 )
 
@@ -433,11 +434,13 @@ def test_a_server_keeps_nothing_of_a_request_that_was_answered(make_replica, mak
     replica = make_replica()
     client = make_client(replica)
     client.ask(numbers(1, 100_000))
-    before = descriptors()["/memfd"]
+    before = shared_memory_bytes()
     client.close()
     wait_until(lambda: replica.server.lane_count == 0, timeout_s=5, every_s=0.01)
     assert before > 0
-    wait_until(lambda: descriptors()["/memfd"] == 0, timeout_s=3, every_s=0.02, what=descriptors)
+    wait_until(
+        lambda: shared_memory_bytes() == 0, timeout_s=3, every_s=0.02, what=shared_memory_bytes
+    )
 
 
 def test_one_large_request_after_the_other_is_taken_though_each_fills_the_lane(
