@@ -87,6 +87,7 @@ def test_requests_under_way_end_when_ray_is_shut_down(program, lanes):
 def test_a_killed_replica_costs_no_request_while_another_lives(program):
     program.do("""
         import os
+        model.close()  # its processor is needed
         pair = runtime.load_model("examples/models/digits.onnx", name="pair", replicas=2,
                                   cpus_per_replica=1)
         pair.run(image)
