@@ -1,0 +1,1 @@
+"""Whole data sets through a model, on every device of the cluster, each row exactly once."""
