@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol
 
 from atriva_inference.binding import ShapeSignature
@@ -114,22 +116,31 @@ class Backend(Protocol):
         ...
 
     def compile(self, files: ModelFiles, device: str, options: CompileOptions) -> CompiledModel:
-        """Compile for one device.
+        """Compile for one device, with ``options.preprocessing`` built in.
+
+        A library that has nothing for it uses `backends.preprocessed.PreprocessedModel`.
 
         Raises:
             ModelUnreadableError: the files are no model this backend can read.
             CompileError: the device refuses the model; another device may take it.
-            OptionError: `config` has a property that the device does not know.
+            OptionError: `config` has a property that the device does not know, or the preprocessing
+                does not fit the model.
         """
         ...
 
+
+ENTRY_POINT_GROUP = "atriva_inference.backends"
+"""Installed packages offer backends here: the name, and a callable without arguments."""
 
 _factories: dict[str, Callable[[], Backend]] = {}
 _BUILT_IN = ("openvino", "onnxruntime", "tensorrt")
 
 
 def register_backend(name: str, factory: Callable[[], Backend]) -> None:
-    """Make a backend available as ``InferenceRuntime(backend=name)``.
+    """Make a backend available as ``InferenceRuntime(backend=name)``, in this process.
+
+    On a cluster every node must know it: install a package there that has an entry point in the
+    group ``atriva_inference.backends``.
 
     Args:
         name: lower-case name.
@@ -141,7 +152,12 @@ def register_backend(name: str, factory: Callable[[], Backend]) -> None:
 
 def backend_names() -> tuple[str, ...]:
     """Return the registered backends' names, whether or not their libraries are installed."""
-    return (*_BUILT_IN, *(name for name in _factories if name not in _BUILT_IN))
+    return tuple(dict.fromkeys((*_BUILT_IN, *_factories, *_offered())))
+
+
+@cache
+def _offered() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def make_backend(name: str) -> Backend:
@@ -159,6 +175,8 @@ def make_backend(name: str) -> Backend:
             raise BackendNotInstalledError(
                 name, f"the library {library!r}", f"pip install {library}"
             ) from error
+    elif isinstance(name, str) and name not in _factories and name in _offered():
+        _factories[name] = _offered()[name].load()
     if not isinstance(name, str) or name not in _factories:
         raise UnknownBackendError(str(name), backend_names())
     return _factories[name]()

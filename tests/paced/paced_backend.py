@@ -1,0 +1,65 @@
+"""An inference library whose devices take as long as they are told, and no processor.
+
+``PACED_DEVICES="GPU=0.005,CPU=0.02"`` gives the devices and the seconds that each takes for one
+row. A model is any ``.onnx`` file; it negates a vector of float32. Its entry point makes it known
+wherever this folder is on the ``PYTHONPATH``, on the nodes of a cluster for example.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from atriva_inference.device import Device
+from atriva_inference.ports import Port
+from atriva_inference.profiling import Profile
+
+
+@dataclass
+class PacedModel:
+    """`x` float32 1×?  → `y` float32 1×?, negated after `time_s`."""
+
+    device: str
+    time_s: float
+    slot_count: int = 1
+    inputs: tuple[Port, ...] = (Port("x", ("x",), np.dtype("float32"), (1, -1)),)
+    outputs: tuple[Port, ...] = (Port("y", ("y",), np.dtype("float32"), (1, -1)),)
+
+    @property
+    def execution_devices(self):
+        return (self.device,)
+
+    def open_slot(self):
+        return self
+
+    def specialise(self, _signature):
+        return self
+
+    def infer(self, arrays, _memory=None):
+        time.sleep(self.time_s)
+        return {"y": -arrays["x"]}
+
+    def profile(self, _arrays, runs):
+        return Profile.from_runs("paced", self.device, [], [0.0] * runs, [self.time_s] * runs)
+
+
+class PacedBackend:
+    """The devices of the environment."""
+
+    name = "paced"
+
+    def __init__(self):
+        entries = os.environ["PACED_DEVICES"].split(",")
+        self._times_s = {name: float(time_s) for name, time_s in (e.split("=") for e in entries)}
+
+    def devices(self):
+        return [Device(name) for name in self._times_s]
+
+    def expand(self, _spec, devices, _options):
+        return [device.name for device in devices]
+
+    def compile(self, _files, device, _options):
+        return PacedModel(device, self._times_s[device])
