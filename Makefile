@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint fmt lock venv clean
+.PHONY: help demo test bench bench-batch lint fmt lock venv clean
 
 help: ## Show what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Classify real images on a Ray cluster started for the purpose
 	$(BIN)/atriva demo
@@ -18,6 +18,9 @@ test: lint ## Run the checks and every test
 
 bench: $(STAMP) ## Measure beside OpenVINO and Ray alone (BENCH_ARGS="--quick", "--help")
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-batch: $(STAMP) ## Measure whole data sets beside OpenVINO and Ray Data alone
+	$(BIN)/python -m benchmarks.batch $(BENCH_ARGS)
 
 lint: $(STAMP) ## Check style, types and import contracts
 	$(BIN)/ruff check .

@@ -148,6 +148,12 @@ class Dispatcher:
             return tuple(replace(use) for use in self._last_uses)
 
     @property
+    def waiting(self) -> int:
+        """Requests that have no answer yet."""
+        with self._changed:
+            return len(self._waiting) + len(self._sent)
+
+    @property
     def is_open(self) -> bool:
         """Whether requests are taken."""
         return self._refusal is None

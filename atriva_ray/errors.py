@@ -11,7 +11,13 @@
     │   └── ReplicaLostError         replicas died under a request, more often than it is retried
     ├── ClusterError                 the router or the cluster cannot be reached
     ├── LaneError                    a direct connection to a replica failed; requests go elsewhere
-    └── InputFileError               a file given to the command line cannot be used
+    ├── BatchError
+    │   ├── OutputFolderError        it holds something that a job must not touch
+    │   ├── ResumeError              what is to be gone on with is another job
+    │   ├── TooManyBadRowsError      more rows went to quarantine than the caller allows
+    │   └── FragmentFailedError      a part of the data set could not be done as a whole
+    ├── InputFileError               a file given to the command line cannot be used
+    └── PictureError                 a file is no picture that can be decoded
 """
 
 from __future__ import annotations
@@ -21,13 +27,19 @@ from collections.abc import Sequence
 from atriva_inference.errors import InferenceRuntimeError, ModelError, RequestError
 
 __all__ = [
+    "BatchError",
     "ClusterError",
+    "FragmentFailedError",
     "InputFileError",
     "LaneError",
     "ModelFilesMissingError",
     "ModelNameConflictError",
     "ModelNotLoadedError",
+    "OutputFolderError",
+    "PictureError",
     "ReplicaLostError",
+    "ResumeError",
+    "TooManyBadRowsError",
 ]
 
 
@@ -124,3 +136,77 @@ class InputFileError(InferenceRuntimeError):
 
     def __str__(self) -> str:
         return f"cannot use {self.path!r}: {self.reason}"
+
+
+class PictureError(InferenceRuntimeError):
+    """A file is no picture that can be decoded."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the picture cannot be used: {self.reason}"
+
+
+class BatchError(InferenceRuntimeError):
+    """A job over a whole data set cannot go on; what is done stays done."""
+
+
+class OutputFolderError(BatchError):
+    """The output folder holds something that this job must not touch."""
+
+    def __init__(self, folder: str, reason: str) -> None:
+        super().__init__(folder, reason)
+        self.folder = folder
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot write to {self.folder!r}: {self.reason}"
+
+
+class ResumeError(BatchError):
+    """The output folder holds another job than the one to go on with."""
+
+    def __init__(self, folder: str, differences: Sequence[str]) -> None:
+        super().__init__(folder, tuple(differences))
+        self.folder = folder
+        self.differences = tuple(differences)
+
+    def __str__(self) -> str:
+        return (
+            f"cannot go on with the job in {self.folder!r}: {'; '.join(self.differences)}. "
+            "Ask for the same again, or choose another folder"
+        )
+
+
+class TooManyBadRowsError(BatchError):
+    """More rows went to quarantine than the caller allows."""
+
+    def __init__(self, bad_count: int, limit: int, example: str) -> None:
+        super().__init__(bad_count, limit, example)
+        self.bad_count = bad_count
+        self.limit = limit
+        self.example = example
+
+    def __str__(self) -> str:
+        return (
+            f"{self.bad_count:,} rows could not be used, and at most {self.limit:,} are allowed; "
+            f"one of them: {self.example}"
+        )
+
+
+class FragmentFailedError(BatchError):
+    """A part of the data set could not be done, however often it was begun."""
+
+    def __init__(self, fragment: str, attempts: int, reason: str) -> None:
+        super().__init__(fragment, attempts, reason)
+        self.fragment = fragment
+        self.attempts = attempts
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.fragment} failed {self.attempts} time(s), the last one with: {self.reason}; "
+            "everything else that was done is kept, resume the job when that is mended"
+        )

@@ -263,7 +263,7 @@ class Router:
             node["NodeID"] == seat.node_id and "GPU" in node["Resources"] for node in alive_nodes()
         )
         actor: Any = self._replica_class.options(
-            num_cpus=order.placement.cpu_count,
+            num_cpus=order.placement.cpu_count if request.reserve_cpus else 0,
             max_concurrency=MAX_CONCURRENT_CALLS,
             max_restarts=0,
             **node_options(seat.node_id, has_ray_gpus=has_gpus),

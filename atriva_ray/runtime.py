@@ -30,13 +30,14 @@ from atriva_inference.errors import (
 )
 from atriva_inference.model_files import ModelFiles
 from atriva_inference.options import CompileOptions, PerformanceHint
+from atriva_inference.preprocess import Preprocessing, check_preprocessing
 from atriva_inference.runtime import check_config
 from atriva_inference.tensor import DEFAULT_LAYOUT, Tensor
 from atriva_ray.connection import DEFAULT_NAMESPACE, connect
 from atriva_ray.dispatch import Dispatcher
 from atriva_ray.errors import ClusterError, ModelFilesMissingError
 from atriva_ray.lanes.loop import LaneLoop
-from atriva_ray.model import Model
+from atriva_ray.model import Model, ModelOrigin
 from atriva_ray.model_store import ModelSource, pack
 from atriva_ray.ray_errors import LOST, translated
 from atriva_ray.router import ModelRoutes
@@ -145,9 +146,11 @@ class InferenceRuntime:
         *,
         performance_hint: str = PerformanceHint.THROUGHPUT,
         config: Mapping[str, Any] | None = None,
+        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
         name: str | None = None,
         replicas: int | str = "auto",
         cpus_per_replica: int | None = None,
+        reserve_cpus: bool = True,
     ) -> Model:
         """Load a model onto the cluster; blocks until its replicas can answer.
 
@@ -160,22 +163,29 @@ class InferenceRuntime:
                 A device that stands for several (``CPU`` on three nodes) means all of them.
             performance_hint: as in one process.
             config: as in one process.
+            preprocessing: as in one process; the pixels are what travels to the replicas.
             name: what other programs and `unload` know the model by. None: the file's name, and the
                 model is shared only with programs that load the same content in the same way.
             replicas: how many; ``auto`` puts one on every device that AUTO chose. If the model is
                 loaded already and has fewer, more are started.
             cpus_per_replica: CPUs that Ray grants each replica on a processor, and its threads.
                 None shares the free CPUs of a node among the model's replicas on it.
+            reserve_cpus: whether Ray keeps those CPUs from other tasks. Without, tasks that read
+                and decode for the model run beside it, and the operating system shares them out.
 
         Raises:
             ModelError: the file is missing, unreadable, no candidate can compile it, or another
                 model has the name.
             DeviceNotAvailableError: no node has such a device.
-            OptionError: the device, hint, config or count is not acceptable.
+            OptionError: the device, hint, config, preprocessing or count is not acceptable.
         """
         self._check_open()
         spec = DeviceSpec.parse(device)
-        options = CompileOptions(PerformanceHint.parse(performance_hint), check_config(config))
+        options = CompileOptions(
+            PerformanceHint.parse(performance_hint),
+            check_config(config),
+            preprocessing=check_preprocessing(preprocessing),
+        )
         source = self._find(model_path)
         model_name = name or PurePath(source.entry).stem
         request = ModelRequest(
@@ -188,10 +198,25 @@ class InferenceRuntime:
             options=options,
             replica_count=_count("replicas", None if replicas == "auto" else replicas),
             cpus_per_replica=_count("cpus_per_replica", cpus_per_replica),
+            reserve_cpus=reserve_cpus,
         )
-        routes = self._load(request, source)
+        return self.open_model(ModelOrigin(request, source, self._namespace))
+
+    def open_model(self, origin: ModelOrigin) -> Model:
+        """Load again what this or another program has loaded; blocks like `load_model`.
+
+        Args:
+            origin: `Model.origin` of the model, which may have travelled. While it is loaded, its
+                replicas are shared, and this machine needs none of its files.
+
+        Raises:
+            ModelError: it is not loaded any more, and cannot be loaded here.
+        """
+        self._check_open()
+        request = origin.request
+        routes = self._load(request, origin.source)
         dispatcher = Dispatcher(
-            model_name,
+            request.name,
             routes,
             self._connector,
             post=partial(_post, self._worker),
@@ -202,7 +227,7 @@ class InferenceRuntime:
         with self._routes_lock:
             self._dispatchers[request.key].append(dispatcher)
             self._apply(dispatcher)  # it may have been unloaded meanwhile
-        model = Model(model_name, dispatcher)
+        model = Model(request.name, dispatcher, origin)
         self._models.add(model)
         return model
 
@@ -392,7 +417,8 @@ def _logged(work: Callable[[], object]) -> None:
 
 def _digest(source: ModelSource, backend: str, spec: DeviceSpec, options: CompileOptions) -> str:
     config = sorted((key, str(value)) for key, value in options.config.items())
-    text = repr((source.fingerprint, backend, spec.text.upper(), str(options.hint), config))
+    how = (str(options.hint), config, options.preprocessing)
+    text = repr((source.fingerprint, backend, spec.text.upper(), how))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -47,8 +47,10 @@ class Fragment:
         index: its place in the data set, from 0.
         pieces: what it is made of, in order.
         row_count: how many rows it has; None if only reading tells.
+        digest: of its content, where files do not tell one data set from another; else empty.
     """
 
     index: int
     pieces: tuple[Piece, ...]
     row_count: int | None = None
+    digest: str = ""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -27,27 +26,35 @@ class Stage(StrEnum):
 
 
 class StageTimes:
-    """Seconds per stage; thread-safe. Threads that work at once add up to more than the clock."""
+    """Seconds per stage; thread-safe. Threads that work at once add up to more than the clock.
+
+    A stage inside another one, on the same thread, is not counted as the outer one.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seconds: Counter[Stage] = Counter()
+        self._seconds: dict[Stage, float] = dict.fromkeys(Stage, 0.0)
+        self._inner = threading.local()
 
     @contextmanager
     def during(self, stage: Stage) -> Iterator[None]:
         """Count what happens inside the block as `stage`."""
+        outer_s: float = getattr(self._inner, "seconds", 0.0)
+        self._inner.seconds = 0.0
         started_s = time.perf_counter()
         try:
             yield
         finally:
-            self.add(stage, time.perf_counter() - started_s)
+            elapsed_s = time.perf_counter() - started_s
+            self.add(stage, elapsed_s - self._inner.seconds)
+            self._inner.seconds = outer_s + elapsed_s
 
     def add(self, stage: Stage, seconds: float) -> None:
         """Add to a stage."""
         with self._lock:
-            self._seconds[stage] += seconds  # type: ignore[assignment]
+            self._seconds[stage] += seconds
 
-    def seconds(self) -> Mapping[str, float]:
+    def seconds(self) -> dict[str, float]:
         """Return what was added up so far, by stage; stages that never began have 0."""
         with self._lock:
-            return {str(stage): float(self._seconds[stage]) for stage in Stage}
+            return {str(stage): seconds for stage, seconds in self._seconds.items()}

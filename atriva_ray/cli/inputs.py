@@ -11,13 +11,14 @@ import numpy as np
 
 from atriva_inference.errors import InputShapeError, format_shape
 from atriva_inference.ports import Port
-from atriva_inference.tensor import Array, Tensor
-from atriva_ray.errors import InputFileError
+from atriva_inference.tensor import Tensor
+from atriva_ray.errors import InputFileError, PictureError
+from atriva_ray.pictures import decode_picture
 
 __all__ = ["check_inputs", "npz_target", "read_inputs"]
 
-_MAX_PIXELS = 200_000_000
 _GREY_CHANNELS = 1
+_COLOUR_CHANNELS = 3
 _SUFFIXES = (".npy", ".npz", ".png", ".jpg", ".jpeg")
 
 
@@ -46,12 +47,13 @@ def npz_target(path: Path) -> Path:
     return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
 
 
-def read_inputs(path: Path, ports: Sequence[Port]) -> dict[str, Tensor]:
+def read_inputs(path: Path, ports: Sequence[Port], fit: str = "stretch") -> dict[str, Tensor]:
     """Read a file as the inputs of a model.
 
     Args:
         path: ``.npz`` has one array per input name; ``.npy`` and images go to the only input.
         ports: the model's inputs.
+        fit: how an image comes to the input's size: ``stretch``, ``crop`` or ``pad``.
 
     Raises:
         InputFileError: the file is missing or is not what its suffix says.
@@ -68,7 +70,7 @@ def read_inputs(path: Path, ports: Sequence[Port]) -> dict[str, Tensor]:
     except (ValueError, OSError, EOFError, TypeError, MemoryError, BadZipFile, zlib.error) as error:
         raise InputFileError(str(path), str(error)) from error
     port = _only(path, ports)
-    return {port.name: _read_image(path, port)}
+    return {port.name: _read_image(path, port, fit)}
 
 
 def _only(path: Path, ports: Sequence[Port]) -> Port:
@@ -80,27 +82,19 @@ def _only(path: Path, ports: Sequence[Port]) -> Port:
     return ports[0]
 
 
-def _read_image(path: Path, port: Port) -> Tensor:
-    """Read an image as one sample, scaled to the size of the input, values 0 to 255."""
-    try:
-        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - an optional dependency
-    except ImportError as error:
-        raise InputFileError(
-            str(path), "images need Pillow: pip install 'atriva-ray[images]'"
-        ) from error
+def _read_image(path: Path, port: Port, fit: str) -> Tensor:
+    """Read an image as one sample of the input's size, values 0 to 255."""
     layout, shape = port.layout, port.shape
     if layout not in ("NCHW", "NHWC") or shape is None or shape[0] not in (-1, 1):
         takes = "any rank" if shape is None else format_shape(shape)
         raise InputShapeError(port.name, (), shape or (), f"an image does not fit {takes}")
     sizes = dict(zip(layout, shape, strict=True))
+    height, width = (sizes[axis] if sizes[axis] > 0 else None for axis in "HW")
+    channels = _GREY_CHANNELS if sizes["C"] == _GREY_CHANNELS else _COLOUR_CHANNELS
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise InputFileError(str(path), f"{image.width}×{image.height} pixels are too many")
-            picture = image.convert("L" if sizes["C"] == _GREY_CHANNELS else "RGB")
-            width = sizes["W"] if sizes["W"] > 0 else picture.width
-            height = sizes["H"] if sizes["H"] > 0 else picture.height
-            pixels: Array = np.asarray(picture.resize((width, height)))
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        pixels = decode_picture(path.read_bytes(), height, width, channels, fit)
+    except PictureError as error:
+        raise InputFileError(str(path), error.reason) from error
+    except OSError as error:
         raise InputFileError(str(path), str(error)) from error
-    return Tensor(pixels.reshape(1, height, width, -1), "NHWC")
+    return Tensor(pixels[np.newaxis], "NHWC")

@@ -1,4 +1,4 @@
-"""The command line: ``atriva devices``, ``atriva run``, ``atriva bench``, ``atriva demo``."""
+"""The command line: ``atriva devices``, ``atriva run``, ``atriva batch``, …."""
 
 from __future__ import annotations
 
@@ -21,9 +21,20 @@ from rich.table import Table
 
 from atriva_inference.errors import InferenceRuntimeError, format_shape
 from atriva_inference.tensor import Tensor
+from atriva_ray.cli.batch import batch
 from atriva_ray.cli.bench import bench
 from atriva_ray.cli.long_flags import LongFlagCommand
 from atriva_ray.cli.notices import quiet_ray
+from atriva_ray.cli.preprocessing import (
+    Color,
+    Fit,
+    Layout,
+    Mean,
+    Preprocess,
+    Resize,
+    Scale,
+    read_preprocessing,
+)
 
 if TYPE_CHECKING:
     from atriva_ray.runtime import InferenceRuntime
@@ -105,15 +116,28 @@ def run(
         Path | None, typer.Option("--output", "-o", help="Write all outputs to this .npz file.")
     ] = None,
     address: Address = None,
+    preprocess: Preprocess = None,
+    resize: Resize = None,
+    layout: Layout = None,
+    mean: Mean = None,
+    scale: Scale = None,
+    color: Color = None,
+    fit: Fit = None,
 ) -> None:
     """Run a model once on one input and show what came out."""
     from atriva_ray.cli.inputs import check_inputs, npz_target, read_inputs  # noqa: PLC0415 - keeps --help fast
 
     check_inputs(input_file)  # before a cluster is started for nothing
     target = None if output is None else npz_target(output)
+    preprocessing = read_preprocessing(
+        preprocess, resize=resize, layout=layout, mean=mean, scale=scale, color=color, fit=fit
+    )
     with _runtime(backend, address) as runtime:
-        loaded = runtime.load_model(model, device=device, performance_hint="LATENCY")
-        inputs = read_inputs(input_file, loaded.inputs)
+        loaded = runtime.load_model(
+            model, device=device, performance_hint="LATENCY", preprocessing=preprocessing
+        )
+        how = "stretch" if preprocessing is None else preprocessing.fit
+        inputs = read_inputs(input_file, loaded.inputs, how)
         started_s = time.perf_counter()
         outputs = loaded.run(inputs)
         elapsed_s = time.perf_counter() - started_s
@@ -129,6 +153,7 @@ def run(
         _out.print(f"wrote {target}")
 
 
+app.command()(batch)
 app.command(cls=LongFlagCommand)(bench)
 
 

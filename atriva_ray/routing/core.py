@@ -393,5 +393,6 @@ class RouterCore:
         granted: Counter[str] = Counter()
         for state in self._models.values():
             for replica in state.replicas.values():
-                granted[replica.placement.seat.node_id] += replica.placement.cpu_count
+                reserved = replica.placement.cpu_count if state.request.reserve_cpus else 0
+                granted[replica.placement.seat.node_id] += reserved
         return dict(granted)

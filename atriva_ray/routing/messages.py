@@ -23,9 +23,10 @@ class ModelRequest:
         fingerprint: content hash of its files.
         backend: inference library.
         device: parsed device expression.
-        options: hint and backend properties.
+        options: hint, backend properties and preprocessing.
         replica_count: replicas wanted; None for one on every chosen device.
         cpus_per_replica: CPUs of each replica; None shares out what is free.
+        reserve_cpus: whether Ray keeps those CPUs from other tasks.
     """
 
     key: str
@@ -37,6 +38,7 @@ class ModelRequest:
     options: CompileOptions
     replica_count: int | None = None
     cpus_per_replica: int | None = None
+    reserve_cpus: bool = True
 
     def difference(self, other: ModelRequest) -> str | None:
         """Say what keeps `other` from sharing this model's replicas; None if nothing does."""
@@ -47,6 +49,7 @@ class ModelRequest:
             ("device", self.device.text.upper(), other.device.text.upper()),
             ("performance_hint", self.options.hint, other.options.hint),
             ("config", dict(self.options.config), dict(other.options.config)),
+            ("preprocessing", self.options.preprocessing, other.options.preprocessing),
         ):
             if mine != theirs:
                 return f"with {what}={mine!s}, asked for {theirs!s}"

@@ -30,6 +30,7 @@ from atriva_inference.errors import (
 from atriva_inference.model import Model
 from atriva_inference.options import PerformanceHint
 from atriva_inference.ports import Port
+from atriva_inference.preprocess import Preprocessing
 from atriva_inference.profiling import LayerProfile, Profile
 from atriva_inference.request import AsyncRequest
 from atriva_inference.runtime import InferenceRuntime
@@ -61,6 +62,7 @@ __all__ = [
     "OptionError",
     "PerformanceHint",
     "Port",
+    "Preprocessing",
     "Profile",
     "RequestBusyError",
     "RequestError",

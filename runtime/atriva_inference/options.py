@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from atriva_inference.errors import OptionError
+from atriva_inference.preprocess import Preprocessing
 
 __all__ = ["CompileOptions", "PerformanceHint"]
 
@@ -44,8 +45,10 @@ class CompileOptions:
         hint: what to optimise for.
         config: backend properties by name, passed through as they are.
         thread_count: CPU threads the model may use; None leaves it to the backend.
+        preprocessing: what is built into the model, so that it takes pixels.
     """
 
     hint: PerformanceHint = PerformanceHint.THROUGHPUT
     config: Mapping[str, Any] = field(default_factory=dict)
     thread_count: int | None = None
+    preprocessing: Preprocessing | None = None

@@ -17,6 +17,7 @@ from atriva_inference.executor import LocalExecutor
 from atriva_inference.model import Model
 from atriva_inference.model_files import ModelFiles
 from atriva_inference.options import CompileOptions, PerformanceHint
+from atriva_inference.preprocess import Preprocessing, check_preprocessing
 from atriva_inference.tensor import DEFAULT_LAYOUT, Tensor
 
 __all__ = ["InferenceRuntime", "compile_model"]
@@ -94,6 +95,7 @@ class InferenceRuntime:
         *,
         performance_hint: str = PerformanceHint.THROUGHPUT,
         config: Mapping[str, Any] | None = None,
+        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> Model:
         """Read a model and compile it; blocks until it can answer.
@@ -106,16 +108,22 @@ class InferenceRuntime:
                 ``AUTO:-CPU``, and OpenVINO's ``MULTI:``, ``HETERO:``, ``BATCH:``.
             performance_hint: ``LATENCY``, ``THROUGHPUT`` or ``CUMULATIVE_THROUGHPUT``.
             config: backend properties, passed through as they are.
+            preprocessing: what to build into the model so that it takes uint8 pixels: a
+                `Preprocessing`, or a mapping of its fields.
             name: what to call the model; the file's name when None.
 
         Raises:
             ModelError: the file is missing, unreadable, or no candidate can compile it.
             DeviceNotAvailableError: no such device is there.
-            OptionError: the device, hint or config is not acceptable.
+            OptionError: the device, hint, config or preprocessing is not acceptable.
         """
         self._check_open()
         spec = DeviceSpec.parse(device)
-        options = CompileOptions(PerformanceHint.parse(performance_hint), check_config(config))
+        options = CompileOptions(
+            PerformanceHint.parse(performance_hint),
+            check_config(config),
+            preprocessing=check_preprocessing(preprocessing),
+        )
         files = ModelFiles.find(model_path)
         compiled = compile_model(self._backend, files, spec, options)
         model_name = name or files.name

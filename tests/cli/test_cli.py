@@ -91,6 +91,36 @@ def test_run_reads_images(joined, tmp_path, suffix):
     assert "1×4" in result.stdout
 
 
+def test_run_builds_preprocessing_in(joined, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    mean, scale = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
+    normal = (pixels[..., ::-1] - mean) / scale
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    np.save(tmp_path / "normal.npy", normal.transpose(2, 0, 1)[np.newaxis])
+    declared = tmp_path / "imagenet.yaml"
+    declared.write_text("mean: [123.675, 116.28, 103.53]\nscale: 58.395,57.12,57.375\n")
+    conv = MODELS / "onnx" / "conv.onnx"
+
+    def answer(name, *flags):
+        output = tmp_path / "out.npz"
+        result = joined(
+            "run", conv, "--backend", "onnxruntime", "-i", tmp_path / name, "-o", output, *flags
+        )
+        assert result.returncode == 0, result.stderr
+        with np.load(output) as data:
+            return data["output"]
+
+    expected = pytest.approx(answer("normal.npy"), abs=1e-3)
+    flags = ["--mean", "123.675,116.28,103.53", "--scale", "58.395,57.12,57.375"]
+    assert answer("picture.png", *flags, "--color", "bgr", "--resize", "8x8") == expected
+    assert answer("picture.png", "--preprocess", declared, "--color", "bgr") == expected
+    assert answer("picture.png", "--preprocess", declared) != expected
+
+    Image.fromarray(np.tile(pixels, (1, 2, 1))).save(tmp_path / "wide.png")
+    padded = answer("wide.png", *flags, "--fit", "pad")
+    assert padded != pytest.approx(answer("wide.png", *flags, "--fit", "stretch"), abs=1e-3)
+
+
 def test_errors_of_the_cluster_are_one_line_too(joined, files):
     for args, words in (
         (
@@ -98,6 +128,7 @@ def test_errors_of_the_cluster_are_one_line_too(joined, files):
             "no device 'GPU' on this cluster",
         ),
         (["run", MODELS / "onnx" / "multi.onnx", "-i", files / "digit.npy"], "pass a .npz"),
+        (["run", DIGITS, "-i", files / "digit.npy", "--color", "bgr"], "expected gray"),
         (["run", DIGITS, "-i", files / "digit.npy", "-d", "C?U"], "is not acceptable"),
     ):
         result = joined(*args)
@@ -115,6 +146,11 @@ def test_errors_before_a_cluster_is_needed(tmp_path):
         (
             ["run", DIGITS, "-i", tmp_path / "x.npy", "-o", tmp_path / "no" / "y"],
             "there is no folder",
+        ),
+        (["run", DIGITS, "-i", tmp_path / "x.npy", "--scale", "0"], "none of them 0"),
+        (
+            ["run", DIGITS, "-i", tmp_path / "x.npy", "--preprocess", "x.yaml"],
+            "cannot use 'x.yaml'",
         ),
         (["devices", "--backend", "nope"], "expected one of 'openvino'"),
         (["devices", "--address", "127.0.0.1:1"], "no connection to the Ray cluster"),

@@ -40,6 +40,18 @@ def test_a_dynamic_size_keeps_the_pictures_own(picture):
 
 
 @pytest.mark.parametrize(
+    ("fit", "top", "left"),
+    [("stretch", [10, 20, 30], [10, 20, 30]), ("pad", [10, 20, 30], [0, 0, 0])],
+)
+def test_an_image_fits_as_declared(picture, fit, top, left):
+    pixels_of_a_model = Port("image", ("image",), np.dtype("u1"), (1, 6, 12, 3), "NHWC")
+    pixels = read_inputs(picture, [pixels_of_a_model], fit)["image"].to_numpy()
+    assert pixels.shape == (1, 6, 12, 3)
+    assert pixels[0, 0, 6].tolist() == top
+    assert pixels[0, 3, 0].tolist() == left
+
+
+@pytest.mark.parametrize(
     "port",
     [
         Port("vector", ("vector",), F4, (1, 16), None),
@@ -59,7 +71,7 @@ def test_without_pillow_it_says_what_to_install(picture, monkeypatch):
 
 
 def test_a_picture_of_too_many_pixels(tmp_path, monkeypatch):
-    monkeypatch.setattr("atriva_ray.cli.inputs._MAX_PIXELS", 10)
+    monkeypatch.setattr("atriva_ray.pictures._MAX_PIXELS", 10)
     path = tmp_path / "large.png"
     Image.new("RGB", (8, 12)).save(path)
     with pytest.raises(InputFileError, match="8×12 pixels are too many"):

@@ -30,6 +30,12 @@ EXAMPLES = {
     "InferenceFailedError": ("conv", "GPU.1", "out of memory"),
     "ClosedError": ("model 'conv'",),
     "InputFileError": ("digit.npy", "there is no such file"),
+    "BatchError": ("rows do not add up",),
+    "FragmentFailedError": ("fragment 7", 3, "the disk is full"),
+    "OutputFolderError": ("out", "it is a file"),
+    "ResumeError": ("out", ("model was 1 and is 2",)),
+    "TooManyBadRowsError": (4, 3, "a.png: no picture"),
+    "PictureError": ("it is neither JPEG nor PNG",),
     "ClusterError": ("ray://head:10001", "connection refused"),
     "LaneError": ("m#1", "it cannot listen"),
     "ModelFilesMissingError": ("model.onnx", "n1"),
@@ -133,7 +139,7 @@ def _words(value):
         case dict():
             for key, entry in value.items():
                 yield from (key, entry)
-        case (int(), *_):
+        case (int(), *_) if all(isinstance(number, int) for number in value):
             yield "×".join(str(number) if number > 0 else "?" for number in value)
         case tuple():
             for entry in value:

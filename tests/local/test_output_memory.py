@@ -13,6 +13,7 @@ from atriva_inference.errors import InferenceFailedError
 from atriva_inference.executor import LocalExecutor
 from atriva_inference.model_files import ModelFiles
 from atriva_inference.options import CompileOptions, PerformanceHint
+from atriva_inference.preprocess import Preprocessing
 
 SHAPE = (3, 40_000)
 
@@ -64,3 +65,25 @@ def test_a_failure_on_the_way_leaves_the_next_request_right(executor):
         executor.run(BoundInputs({"x": np.zeros((2, 2), np.float32)}), memory)
     outputs = executor.run(BoundInputs({"x": numbers(5)}), memory)
     np.testing.assert_array_equal(outputs["y"], 2 * numbers(5))
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_model_that_takes_pixels_writes_there_too(backend, tmp_path):
+    shape = (1, 3, 40, 30)
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"])],
+        "negative",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, tmp_path / "negative.onnx")
+    options = CompileOptions(preprocessing=Preprocessing(layout="NCHW", mean=(100,)))
+    files = ModelFiles.find(tmp_path / "negative.onnx")
+    compiled = make_backend(backend).compile(files, "CPU", options)
+    memory = {"y": np.zeros(shape, np.float32)}
+    running = LocalExecutor("negative", compiled)
+    outputs = running.run(BoundInputs({"x": np.full(shape, 30, np.uint8)}), memory)
+    running.close()
+    assert outputs is memory
+    np.testing.assert_array_equal(memory["y"], np.full(shape, 70, np.float32))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 import pyarrow as pa
 from pyarrow.fs import FileSystem
@@ -50,7 +50,7 @@ class Source(Protocol):
 
     @property
     def kind(self) -> str:
-        """What people call it: ``images``, ``parquet``, …"""
+        """What people call it, ``images`` for example."""
         ...
 
     @property
@@ -58,14 +58,45 @@ class Source(Protocol):
         """Names and types of the columns that tell rows apart, ``path`` first."""
         ...
 
+    def checked(
+        self,
+        files: Sequence[InputFile],
+        filesystem: FileSystem,
+        ports: Sequence[Port],
+        columns: Mapping[str, str],
+        keep: Sequence[str],
+    ) -> Self:
+        """Return the source to plan and read with, which knows what feeds which input.
+
+        It looks into the first file that can be read. Files that cannot are not complained about.
+
+        Raises:
+            InputError: the model does not take what is in the files.
+            InputFileError: there is no such column, or more than one that could be meant; or a
+                library is missing.
+            OptionError: columns are named where there are none.
+        """
+        ...
+
+    def kept(self, context: ReadContext) -> pa.Schema:
+        """Names and types of `Row.kept`."""
+        ...
+
     def plan(self, files: Sequence[InputFile], filesystem: FileSystem) -> list[Fragment]:
         """Cut files into fragments; the same files give the same fragments.
 
-        Raises:
-            InputFileError: a file is not what it should be, so that nothing of it can be read.
+        A file that cannot be read gives a fragment as well, which gives one bad row.
         """
         ...
 
     def read(self, fragment: Fragment, context: ReadContext) -> Iterator[Row]:
-        """Yield the rows in order, bad ones included; never raises for what is in a file."""
+        """Yield the rows in order, bad ones included; never raises for what is in a file.
+
+        What is wrong with a file as a whole is one bad row, whose ``row`` or ``frame`` is -1, or
+        the number of the first that is missing. There are as many rows as planned, if that is
+        known, whatever has become of the file.
+
+        Raises:
+            InputError: the model does not take what the source gives, see `checked`.
+        """
         ...

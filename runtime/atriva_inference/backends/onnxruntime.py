@@ -17,7 +17,8 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from atriva_inference.backend import register_backend
+from atriva_inference.backend import CompiledModel, register_backend
+from atriva_inference.backends.preprocessed import PreprocessedModel
 from atriva_inference.binding import ShapeSignature
 from atriva_inference.device import Device, DeviceSpec, Selection
 from atriva_inference.errors import (
@@ -29,6 +30,7 @@ from atriva_inference.errors import (
 )
 from atriva_inference.model_files import ModelFiles, ModelFormat
 from atriva_inference.options import CompileOptions, PerformanceHint
+from atriva_inference.pixel_input import PixelInput
 from atriva_inference.ports import Port, guess_image_layout
 from atriva_inference.profiling import LayerProfile, Profile
 from atriva_inference.tensor import Array
@@ -93,14 +95,23 @@ class OnnxRuntimeBackend:
             )
         return names
 
-    def compile(self, files: ModelFiles, device: str, options: CompileOptions) -> _CompiledModel:
+    def compile(self, files: ModelFiles, device: str, options: CompileOptions) -> CompiledModel:
         """Create a session, never with another provider than the one for `device`."""
         if files.format is not ModelFormat.ONNX:
             raise ModelUnreadableError(
                 str(files.path), self.name, f"it is {files.format}, and only ONNX can be read"
             )
         provider = _CPU_PROVIDER if device == "CPU" else self.gpu_provider
-        return _CompiledModel(files, device, provider, options, ())
+        compiled = _CompiledModel(files, device, provider, options, {})
+        if options.preprocessing is None:
+            return compiled
+        target = PixelInput.find(options.preprocessing, compiled.inputs)
+        try:
+            compiled = compiled.with_sizes({target.model.name: target.model.shape or ()})
+        except InputShapeError as error:
+            asked = str(options.preprocessing.resize)
+            raise OptionError("resize", asked, f"sizes that fit together: {error.hint}") from error
+        return PreprocessedModel(compiled, options.preprocessing, target)
 
 
 class _CompiledModel:
@@ -110,7 +121,7 @@ class _CompiledModel:
         device: str,
         provider: str,
         options: CompileOptions,
-        dimensions: tuple[tuple[str, int], ...],
+        dimensions: Mapping[str, int],
     ) -> None:
         self._files = files
         self._provider = provider
@@ -160,19 +171,30 @@ class _CompiledModel:
         return memory
 
     def specialise(self, signature: ShapeSignature) -> _CompiledModel:
-        shapes = dict(signature)
+        return self.with_sizes(dict(signature))
+
+    def with_sizes(self, shapes: Mapping[str, Sequence[int]]) -> _CompiledModel:
+        """Compile with the named dimensions of these inputs fixed; a size of -1 leaves one open."""
         sizes: dict[str, int] = {}
         for node in self._session.get_inputs():
-            for dim, size in zip(node.shape, shapes[node.name], strict=True):
-                if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
+            for dim, size in zip(node.shape, shapes.get(node.name, node.shape), strict=True):
+                if not isinstance(dim, str) or not isinstance(size, int) or size < 0:
+                    continue
+                if sizes.setdefault(dim, size) != size:
                     raise InputShapeError(
                         node.name,
                         shapes[node.name],
                         [-1 if isinstance(dim, str) else dim for dim in node.shape],
-                        f"dimension {dim!r} is also {sizes[dim]} in this request",
+                        f"dimension {dim!r} is also {sizes[dim]}",
                     )
+        if not sizes:
+            return self
         return _CompiledModel(
-            self._files, self.device, self._provider, self._options, tuple(sizes.items())
+            self._files,
+            self.device,
+            self._provider,
+            self._options,
+            {**self._dimensions, **sizes},
         )
 
     def profile(self, arrays: Mapping[str, Array], runs: int) -> Profile:
@@ -258,7 +280,7 @@ class _CompiledModel:
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_FATAL_ONLY  # errors are raised, and not printed as well
         options.intra_op_num_threads = self._thread_count
-        for name, size in self._dimensions:
+        for name, size in self._dimensions.items():
             options.add_free_dimension_override_by_name(name, size)
         for key, value in self._options.config.items():
             if "." in key:

@@ -10,9 +10,14 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
-from openvino.preprocess import PrePostProcessor
 
 from atriva_inference.backend import register_backend
+from atriva_inference.backends.openvino_model import (
+    input_ports,
+    output_ports,
+    with_numpy_types,
+    with_preprocessing,
+)
 from atriva_inference.binding import ShapeSignature
 from atriva_inference.device import Device, DeviceSpec, Selection
 from atriva_inference.errors import (
@@ -24,7 +29,7 @@ from atriva_inference.errors import (
 )
 from atriva_inference.model_files import ModelFiles
 from atriva_inference.options import CompileOptions, PerformanceHint
-from atriva_inference.ports import Port, guess_image_layout
+from atriva_inference.ports import Port
 from atriva_inference.profiling import LayerProfile, Profile
 from atriva_inference.tensor import Array
 
@@ -84,11 +89,18 @@ class OpenVinoBackend:
 
     def compile(self, files: ModelFiles, device: str, options: CompileOptions) -> _CompiledModel:
         """Read and compile; a change of the files after this goes unnoticed."""
-        return _CompiledModel(self._core, files, self._read(files, device), device, options)
+        model = self._read(files, device)
+        if options.preprocessing is not None:
+            try:
+                model = with_preprocessing(model, options.preprocessing)
+            except RuntimeError as error:
+                reason = f"preprocessing cannot be built into it: {_reason(error)}"
+                raise CompileError(str(files.path), device, {device: reason}) from error
+        return _CompiledModel(self._core, files, model, device, options)
 
     def _read(self, files: ModelFiles, device: str) -> ov.Model:
         try:
-            return _with_numpy_types(self._core.read_model(str(files.path)))
+            return with_numpy_types(self._core.read_model(str(files.path)))
         except Exception as error:  # the frontends raise RuntimeError and types of their own
             if "No conversion rule found" in str(error):  # a sound model with an unknown operator
                 raise CompileError(str(files.path), device, {device: _reason(error)}) from error
@@ -126,8 +138,8 @@ class _CompiledModel:
         self._lock = threading.Lock()
         self._compiled: ov.CompiledModel | None = self._compile_again(device)
         self.device = device
-        self.inputs = tuple(_port(port, is_input=True) for port in model.inputs)
-        self.outputs = tuple(_port(port, is_input=False) for port in model.outputs)
+        self.inputs = input_ports(model)
+        self.outputs = output_ports(model)
         # Text cannot be shared, and asking for it makes OpenVINO print a warning.
         self.gives_text = any(port.dtype.kind == "U" for port in self.outputs)
         self.execution_devices = _execution_devices(self._compiled)
@@ -362,42 +374,6 @@ def _runs_on_one_thread_of_its_own(compiled: ov.CompiledModel) -> bool:
 def _execution_devices(compiled: ov.CompiledModel) -> tuple[str, ...]:
     devices = compiled.get_property("EXECUTION_DEVICES")
     return (devices,) if isinstance(devices, str) else tuple(devices)
-
-
-def _port(port: ov.Output, *, is_input: bool) -> Port:
-    partial = port.partial_shape
-    shape = None
-    if not partial.rank.is_dynamic:
-        shape = tuple(-1 if dim.is_dynamic else dim.get_length() for dim in partial)
-    node = port.node if is_input else port.node.input_value(0).node
-    # A set has no order of its own, and every process must pick the same primary name.
-    tensor_names = sorted(port.names)
-    names = tuple(dict.fromkeys([*tensor_names, node.friendly_name]))
-    layout = _layout(port)
-    if layout is None and is_input:
-        layout = guess_image_layout(shape)
-    return Port(names[0], names, _dtype(port.element_type), shape, layout)
-
-
-def _layout(port: ov.Output) -> str | None:
-    letters = str(ov.layout_helpers.get_layout(port)).strip("[]").replace(",", "").upper()
-    return letters if letters.isalpha() and len(set(letters)) == len(letters) else None
-
-
-def _with_numpy_types(model: ov.Model) -> ov.Model:
-    """Let bfloat16 inputs and outputs be passed as float32, for numpy has no such type."""
-    steps = PrePostProcessor(model)
-    is_needed = False
-    for ports, tensor_of in ((model.inputs, steps.input), (model.outputs, steps.output)):
-        for index, port in enumerate(ports):
-            if port.element_type == ov.Type.bf16:
-                tensor_of(index).tensor().set_element_type(ov.Type.f32)
-                is_needed = True
-    return steps.build() if is_needed else model
-
-
-def _dtype(element_type: ov.Type) -> np.dtype[Any]:
-    return np.dtype("U") if element_type == ov.Type.string else np.dtype(element_type.to_dtype())
 
 
 def _reason(error: Exception) -> str:

@@ -39,6 +39,12 @@ ARGUMENTS = {
     "ModelFilesMissingError": ("m.onnx", "node-1"),
     "ModelNameConflictError": ("m", "other weights"),
     "ModelNotLoadedError": ("m", ("a", "b")),
+    "BatchError": ("rows do not add up",),
+    "FragmentFailedError": ("fragment 7", 3, "the disk is full"),
+    "OutputFolderError": ("out", "it is a file"),
+    "ResumeError": ("out", ("model was 1 and is 2",)),
+    "TooManyBadRowsError": (4, 3, "a.png: no picture"),
+    "PictureError": ("no picture",),
     "ReplicaLostError": ("m", 3, "killed"),
 }
 

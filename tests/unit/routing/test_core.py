@@ -9,6 +9,7 @@ import pytest
 from atriva_inference.device import Device, DeviceSpec
 from atriva_inference.errors import CompileError, DeviceNotAvailableError, ModelError
 from atriva_inference.options import CompileOptions, PerformanceHint
+from atriva_inference.preprocess import Preprocessing
 from atriva_ray.errors import ModelNameConflictError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.routing.balance import Route
 from atriva_ray.routing.core import CLIENT_LEASE_S, RouterCore
@@ -221,6 +222,10 @@ def test_an_equal_request_while_replicas_start_waits_with_the_first(router, core
             "performance_hint=THROUGHPUT, asked for LATENCY",
         ),
         ({"options": CompileOptions(config={"A": 1})}, "config={}, asked for {'A': 1}"),
+        (
+            {"options": CompileOptions(preprocessing=Preprocessing(color="bgr"))},
+            "preprocessing=None, asked for Preprocessing(",
+        ),
     ],
 )
 def test_another_model_of_the_same_name_is_refused(router, core, changes, message):

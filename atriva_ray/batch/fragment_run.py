@@ -1,0 +1,423 @@
+"""One fragment through a model: rows to requests, answers to the output, nothing lost."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from pyarrow.fs import FileSystem
+
+from atriva_inference.errors import InferenceFailedError, InferenceRuntimeError, InputError
+from atriva_inference.model import Model
+from atriva_inference.ports import Port
+from atriva_inference.tensor import Array, Tensor
+from atriva_ray.batch.fragments import Fragment
+from atriva_ray.batch.manifest import FragmentDone
+from atriva_ray.batch.outputs import OutputColumns, TopK, answer_ports, batch_axis
+from atriva_ray.batch.rows import Row
+from atriva_ray.batch.sinks import OutputFormat, open_sink
+from atriva_ray.batch.sources.base import ReadContext, Source
+from atriva_ray.batch.stages import Stage, StageTimes
+from atriva_ray.errors import ReplicaLostError
+
+__all__ = ["FragmentWork", "Quarantined", "RowRun", "run_fragment"]
+
+_CHUNK_ROWS = 4096
+_CHUNK_BYTES = 8 << 20
+
+_BLAMES_ROW = (InputError, InferenceFailedError, ReplicaLostError)
+"""Errors that one row may be the reason of; any other one is the fragment's."""
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentWork:
+    """What the fragments of a job have in common; it travels to the feeders.
+
+    Attributes:
+        source: the kind of input.
+        folder: where the output goes, as its filesystem names it.
+        format: what it is written as.
+        batch_size: rows per request.
+        top_k: what to write instead of all of an output.
+        fit: how a picture gets to the model's size.
+        columns: which column feeds which input.
+        keep: columns that go to the output as they are.
+    """
+
+    source: Source
+    folder: str
+    format: OutputFormat
+    batch_size: int = 1
+    top_k: TopK | None = None
+    fit: str = "stretch"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A row that could not be used.
+
+    Attributes:
+        number: its place in the fragment.
+        identity: what tells it from other rows.
+        reason: why.
+    """
+
+    number: int
+    identity: Mapping[str, str | int]
+    reason: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as it is written."""
+        return {**self.identity, "reason": self.reason}
+
+
+@dataclass(slots=True)
+class _Numbered:
+    number: int
+    row: Row
+
+
+_Blame: TypeAlias = Callable[[_Numbered, BaseException], None]
+
+
+def run_fragment(
+    model: Model,
+    work: FragmentWork,
+    fragment: Fragment,
+    read_from: FileSystem,
+    write_to: FileSystem,
+    pool: Executor,
+    on_rows: Callable[[int], None] = lambda _count: None,
+) -> tuple[FragmentDone, list[Quarantined]]:
+    """Read, run and write one fragment; its output is in place when this returns.
+
+    Memory is bounded, whatever the fragment's size: twice `Model.parallelism` requests are under
+    way, as many rows are read ahead, and the output is written every 4,096 rows or 8 MiB.
+
+    Args:
+        model: what to run.
+        work: how.
+        fragment: which rows.
+        read_from: filesystem of the input.
+        write_to: filesystem of the output.
+        pool: threads that decode.
+        on_rows: called with a number of rows whenever that many more are done.
+
+    Returns:
+        Counts, and the rows that could not be used. The caller notes them in the manifest.
+
+    Raises:
+        InferenceRuntimeError: what no row is to blame for, the model being unloaded for example.
+        OSError: the output could not be written.
+    """
+    times = StageTimes()
+    limit = max(2, 2 * model.parallelism)
+    context = ReadContext(
+        filesystem=read_from,
+        ports=model.inputs,
+        pool=pool,
+        ahead=limit * work.batch_size,
+        times=times,
+        fit=work.fit,
+        columns=work.columns,
+        keep=work.keep,
+    )
+    bad: list[Quarantined] = []
+    run = RowRun(model, work, context, bad, on_rows)
+    rows_out = 0
+    with open_sink(work.format, write_to, work.folder, fragment.index, run.schema) as sink:
+        for table in run.tables(work.source.read(fragment, context)):
+            with times.during(Stage.WRITE):
+                sink.write(table)
+            rows_out += table.num_rows
+        names = sink.names
+    bad.sort(key=lambda each: each.number)
+    done = FragmentDone(
+        fragment.index,
+        run.rows_in,
+        rows_out,
+        len(bad),
+        names,
+        fragment.digest,
+        times.seconds(),
+    )
+    return done, bad
+
+
+class RowRun:
+    """Makes the output of rows, a table at a time.
+
+    Attributes:
+        schema: columns of the tables: identity, what is kept, what the model gives.
+        rows_in: rows that were read so far.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        work: FragmentWork,
+        context: ReadContext,
+        bad: list[Quarantined],
+        on_rows: Callable[[int], None],
+    ) -> None:
+        self._model = model
+        self._work = work
+        self._times = context.times
+        self._limit = max(2, context.ahead // work.batch_size)
+        self._bad = bad
+        self._on_rows = on_rows
+        self._columns = OutputColumns(answer_ports(model.inputs, model.outputs), work.top_k)
+        self._identity = work.source.identity
+        self._kept = work.source.kept(context)
+        self.schema = _joined(self._identity, self._kept, self._columns.schema)
+        self.rows_in = 0
+
+    def tables(self, rows: Iterable[Row]) -> Iterator[pa.Table]:
+        """Run rows and yield their answers, in order; raises what `run_fragment` raises."""
+        chunk = _Chunk(self._columns, self._identity, self._kept)
+        groups = _groups(self._sorted_out(rows), self._work.batch_size)
+        for group, answer in _answered(self._model, groups, self._limit, self._blame, self._times):
+            chunk.add(group, answer)
+            self._on_rows(len(group))
+            if chunk.is_full:
+                yield chunk.table(self.schema)
+        if chunk.row_count:
+            yield chunk.table(self.schema)
+
+    def _sorted_out(self, rows: Iterable[Row]) -> Iterator[_Numbered]:
+        for row in _timed(rows, self._times):
+            number, self.rows_in = self.rows_in, self.rows_in + 1
+            if row.bad_because is None:
+                yield _Numbered(number, row)
+            else:
+                self._set_aside(number, row, row.bad_because)
+
+    def _blame(self, each: _Numbered, error: BaseException) -> None:
+        self._set_aside(each.number, each.row, " ".join(str(error).split()))
+
+    def _set_aside(self, number: int, row: Row, reason: str) -> None:
+        self._bad.append(Quarantined(number, row.identity, reason))
+        self._on_rows(1)
+
+
+class _Chunk:
+    """Rows of the output that wait to be written together."""
+
+    def __init__(self, columns: OutputColumns, identity: pa.Schema, kept: pa.Schema) -> None:
+        self._columns = columns
+        self._identity = identity
+        self._kept = kept
+        self._clear()
+
+    @property
+    def is_full(self) -> bool:
+        return self.row_count >= _CHUNK_ROWS or self._size_bytes >= _CHUNK_BYTES
+
+    def add(self, group: Sequence[_Numbered], answer: Mapping[str, Array]) -> None:
+        self.row_count += len(group)
+        # Not the rows themselves: their inputs would stay in memory until they are written.
+        self._identities.extend(each.row.identity for each in group)
+        self._kept_values.extend(each.row.kept for each in group)
+        for name, array in answer.items():
+            self._answers.setdefault(name, []).append(array)
+            self._size_bytes += array.nbytes
+
+    def table(self, schema: pa.Schema) -> pa.Table:
+        arrays: list[Any] = []
+        for schema_, values in (
+            (self._identity, self._identities),
+            (self._kept, self._kept_values),
+        ):
+            arrays.extend(
+                pa.array([each.get(field_.name) for each in values], field_.type)
+                for field_ in schema_
+            )
+        parts = _by_shape(self._answers)
+        tables = [self._columns.columns(part) for part in parts]
+        arrays.extend(
+            pa.chunked_array([table[index] for table in tables])
+            for index in range(len(self._columns.schema))
+        )
+        self._clear()
+        return pa.table(arrays, schema=schema)
+
+    def _clear(self) -> None:
+        self.row_count = 0
+        self._size_bytes = 0
+        self._identities: list[Mapping[str, Any]] = []
+        self._kept_values: list[Mapping[str, Any]] = []
+        self._answers: dict[str, list[Array]] = {}
+
+
+def _by_shape(answers: Mapping[str, Sequence[Array]]) -> Iterator[dict[str, Array]]:
+    """Join answers whose samples have equal shapes, in order; most often that is all of them."""
+    requests = [
+        dict(zip(answers, arrays, strict=True)) for arrays in zip(*answers.values(), strict=True)
+    ]
+    run: list[dict[str, Array]] = []
+    for request in requests:
+        if run and any(
+            run[0][name].shape[1:] != array.shape[1:] for name, array in request.items()
+        ):
+            yield _concatenated(run)
+            run = []
+        run.append(request)
+    yield _concatenated(run)
+
+
+def _concatenated(run: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    return {name: np.concatenate([request[name] for request in run]) for name in run[0]}
+
+
+def _joined(*schemas: pa.Schema) -> pa.Schema:
+    """Put schemas one after the other; a name that is taken gets an underscore."""
+    fields: list[pa.Field[Any]] = []
+    for schema in schemas:
+        for field_ in schema:
+            name = field_.name
+            while any(name == other.name for other in fields):
+                name += "_"
+            fields.append(field_.with_name(name))
+    return pa.schema(fields)
+
+
+def _timed(rows: Iterable[Row], times: StageTimes) -> Iterator[Row]:
+    iterator = iter(rows)
+    while True:
+        with times.during(Stage.WAIT):
+            row = next(iterator, None)
+        if row is None:
+            return
+        yield row
+
+
+def _groups(rows: Iterable[_Numbered], size: int) -> Iterator[list[_Numbered]]:
+    """Put rows of equal shapes together, at most `size`, in order."""
+    group: list[_Numbered] = []
+    for each in rows:
+        if group and (len(group) >= size or not _are_alike(group[0].row, each.row)):
+            yield group
+            group = []
+        group.append(each)
+    if group:
+        yield group
+
+
+def _are_alike(one: Row, other: Row) -> bool:
+    return all(
+        name in other.inputs
+        and array.shape == other.inputs[name].shape
+        and array.dtype == other.inputs[name].dtype
+        for name, array in one.inputs.items()
+    )
+
+
+def _answered(
+    model: Model,
+    groups: Iterable[list[_Numbered]],
+    limit: int,
+    blame: _Blame,
+    times: StageTimes,
+) -> Iterator[tuple[list[_Numbered], dict[str, Array]]]:
+    """Yield groups with their answers, in order; `blame` gets rows that fail, each on its own."""
+    waiting: deque[tuple[list[_Numbered], Future[dict[str, Tensor]]]] = deque()
+
+    def next_answer() -> Iterator[tuple[list[_Numbered], dict[str, Array]]]:
+        group, future = waiting.popleft()
+        with times.during(Stage.INFER):
+            error = future.exception()
+        if error is None:
+            answer = _checked(model, future.result(), len(group))
+            yield group, answer
+        elif not isinstance(error, _BLAMES_ROW):
+            raise error
+        elif len(group) == 1 and not isinstance(error, ReplicaLostError):
+            blame(group[0], error)
+        else:  # which row is to blame, or was it none of them?
+            for each in group:
+                yield from _alone(model, each, blame, times)
+
+    try:
+        for group in groups:
+            waiting.append((group, _submitted(model, group)))
+            if len(waiting) >= limit:
+                yield from next_answer()
+        while waiting:
+            yield from next_answer()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def _alone(
+    model: Model, each: _Numbered, blame: _Blame, times: StageTimes
+) -> Iterator[tuple[list[_Numbered], dict[str, Array]]]:
+    with times.during(Stage.INFER):
+        try:
+            outputs = _submitted(model, [each]).result()
+        except _BLAMES_ROW as error:
+            blame(each, error)
+            return
+    yield [each], _checked(model, outputs, 1)
+
+
+def _submitted(model: Model, group: Sequence[_Numbered]) -> Future[dict[str, Tensor]]:
+    """Send a request; what is wrong with its inputs comes back through the future as well."""
+    try:
+        return model.submit(
+            {port.name: _batched(port, [each.row for each in group]) for port in model.inputs}
+        )
+    except InferenceRuntimeError as error:
+        refused: Future[dict[str, Tensor]] = Future()
+        # A traceback would keep the rows in memory until somebody collects garbage.
+        refused.set_exception(error.with_traceback(None))
+        return refused
+
+
+def _batched(port: Port, rows: Sequence[Row]) -> Tensor:
+    """Return rows as one array with the batch dimension in front, without a copy if it is one."""
+    samples = [row.inputs[port.name] for row in rows]
+    rank = None if port.shape is None else len(port.shape)
+    if len(samples) == 1:
+        sample = samples[0]
+        # A port without a batch dimension takes the sample as it is.
+        array = sample if sample.ndim == rank and not batch_axis(port) else sample[np.newaxis]
+    else:
+        array = np.stack(samples)
+    is_transposed = port.layout == "NCHW" and array.ndim == rank and not port.accepts(array.shape)
+    return Tensor(array, "NHWC" if is_transposed else None)
+
+
+def _checked(model: Model, outputs: Mapping[str, Tensor], count: int) -> dict[str, Array]:
+    """Return arrays with one sample per row along the first axis.
+
+    Raises:
+        InferenceFailedError: the model gave another number of samples than it was given.
+    """
+    arrays: dict[str, Array] = {}
+    for port in answer_ports(model.inputs, model.outputs):
+        array = outputs[port.name].to_numpy()
+        # An output of any rank may have the dimension or not.
+        if port.shape is None:
+            is_sample = count == 1 and array.shape[:1] != (1,)
+        else:
+            is_sample = array.ndim < len(port.shape)
+        if is_sample:
+            array = array[np.newaxis]
+        if array.shape[:1] != (count,):
+            mend = "use a batch size of 1" if count > 1 else "export it for one row at a time"
+            raise InferenceFailedError(
+                model.name,
+                ",".join(model.execution_devices),
+                f"{count} rows in one request gave {port.name!r} of shape {array.shape}; "
+                f"the model does not keep rows apart: {mend}",
+            )
+        arrays[port.name] = array
+    return arrays
