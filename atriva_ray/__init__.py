@@ -46,6 +46,7 @@ from atriva_inference import (
 from atriva_ray.errors import (
     BatchError,
     ClusterError,
+    ExtraNotInstalledError,
     FragmentFailedError,
     InputFileError,
     LaneError,
@@ -74,6 +75,7 @@ __all__ = [
     "CompileError",
     "Device",
     "DeviceNotAvailableError",
+    "ExtraNotInstalledError",
     "FragmentFailedError",
     "InferenceFailedError",
     "InferenceRuntime",

@@ -11,6 +11,7 @@
     │   └── ReplicaLostError         replicas died under a request, more often than it is retried
     ├── ClusterError                 the router or the cluster cannot be reached
     ├── LaneError                    a direct connection to a replica failed; requests go elsewhere
+    ├── ExtraNotInstalledError       a library of one of the extras is missing (also an ImportError)
     ├── BatchError
     │   ├── OutputFolderError        it holds something that a job must not touch
     │   ├── ResumeError              what is to be gone on with is another job
@@ -29,6 +30,7 @@ from atriva_inference.errors import InferenceRuntimeError, ModelError, RequestEr
 __all__ = [
     "BatchError",
     "ClusterError",
+    "ExtraNotInstalledError",
     "FragmentFailedError",
     "InputFileError",
     "LaneError",
@@ -147,6 +149,21 @@ class PictureError(InferenceRuntimeError):
 
     def __str__(self) -> str:
         return f"the picture cannot be used: {self.reason}"
+
+
+class ExtraNotInstalledError(InferenceRuntimeError, ImportError):
+    """What was asked for needs a library that only one of the package's extras installs."""
+
+    def __init__(self, what: str, library: str, extra: str) -> None:
+        super().__init__(what, library, extra)
+        self.what = what
+        self.library = library
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} need the library {self.library!r}: pip install 'atriva-ray[{self.extra}]'"
+        )
 
 
 class BatchError(InferenceRuntimeError):

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from atriva_ray.batch.report import BatchReport, JobProgress
+from atriva_ray.errors import ExtraNotInstalledError
 
 if TYPE_CHECKING:
     from atriva_ray.batch.launch import run
@@ -21,15 +22,15 @@ def __getattr__(name: str) -> Any:
     """Import what needs the extra when it is first asked for.
 
     Raises:
-        ImportError: it is not installed; the message says how to.
+        ExtraNotInstalledError: it is not installed; the message says how to.
     """
     if name not in _NEEDS_EXTRA:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         value = getattr(importlib.import_module(_NEEDS_EXTRA[name]), name)
     except ModuleNotFoundError as error:
-        raise ImportError(
-            f"whole data sets need {error.name}: pip install 'atriva-ray[batch]'"
-        ) from error
+        if error.name is None or error.name.startswith("atriva"):
+            raise
+        raise ExtraNotInstalledError("whole data sets", error.name, "batch") from error
     globals()[name] = value
     return value

@@ -45,7 +45,9 @@ _EXIT_INTERRUPTED = 130
 
 
 def batch(
-    model: Annotated[Path, typer.Argument(help="Model file, or SavedModel directory.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Model file, or SavedModel folder.")
+    ],
     data: Annotated[
         str,
         typer.Argument(
@@ -53,7 +55,7 @@ def batch(
             help="File, folder, glob or URL: images, Parquet, .npy, .npz, CSV, JSON lines, video.",
         ),
     ],
-    output: Annotated[str, typer.Argument(help="Folder or URL for the answers.")],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder or URL for the answers.")],
     *,
     device: Annotated[
         str, typer.Option("--device", "-d", help="AUTO uses every device at once; or CPU, GPU, …")
@@ -82,7 +84,11 @@ def batch(
         str | None, typer.Option("--format", help="parquet, jsonl or npy. [default: parquet]")
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="What the input is, where file names do not tell.")
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="images, parquet, npy, npz, csv, jsonl or video, where file names do not tell.",
+        ),
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Of a video, every n-th frame.")] = 1,
     resume: Annotated[

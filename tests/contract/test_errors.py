@@ -31,6 +31,7 @@ EXAMPLES = {
     "ClosedError": ("model 'conv'",),
     "InputFileError": ("digit.npy", "there is no such file"),
     "BatchError": ("rows do not add up",),
+    "ExtraNotInstalledError": ("whole data sets", "pyarrow", "batch"),
     "FragmentFailedError": ("fragment 7", 3, "the disk is full"),
     "OutputFolderError": ("out", "it is a file"),
     "ResumeError": ("out", ("model was 1 and is 2",)),

@@ -150,6 +150,7 @@ class ParquetSource:
             with context.times.during(Stage.READ):
                 is_local = isinstance(context.filesystem, LocalFileSystem)
                 file = _parquet(stream, _BUFFER_BYTES if is_local else _REMOTE_BUFFER_BYTES)
+                _groups(file.metadata)  # says what is wrong with it
                 schema = file.schema_arrow
                 feeds = self.feeds or _feeds(
                     path, schema, context.ports, context.columns, context.keep
@@ -177,11 +178,22 @@ def _look(filesystem: FileSystem, file: InputFile) -> list[tuple[int, int]] | No
     """Return rows and bytes of row groups; None if reading has to say what is wrong."""
     try:
         with filesystem.open_input_file(file.path) as stream:
-            metadata = _parquet(stream).metadata
-        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-        return [(group.num_rows, group.total_byte_size) for group in groups]
+            return _groups(_parquet(stream).metadata)
     except _UNREADABLE:
         return None
+
+
+def _groups(metadata: pq.FileMetaData) -> list[tuple[int, int]]:
+    """Return rows and bytes of row groups.
+
+    Raises:
+        ValueError: they cannot be true.
+    """
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    counts = [group.num_rows for group in groups]
+    if min(counts, default=0) < 0 or sum(counts) != metadata.num_rows:
+        raise ValueError("its footer is damaged: numbers of rows do not add up")
+    return list(zip(counts, (group.total_byte_size for group in groups), strict=True))
 
 
 def _parquet(stream: Any, buffer_bytes: int = 0) -> pq.ParquetFile:

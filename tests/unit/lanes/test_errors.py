@@ -40,6 +40,7 @@ ARGUMENTS = {
     "ModelNameConflictError": ("m", "other weights"),
     "ModelNotLoadedError": ("m", ("a", "b")),
     "BatchError": ("rows do not add up",),
+    "ExtraNotInstalledError": ("whole data sets", "pyarrow", "batch"),
     "FragmentFailedError": ("fragment 7", 3, "the disk is full"),
     "OutputFolderError": ("out", "it is a file"),
     "ResumeError": ("out", ("model was 1 and is 2",)),
