@@ -31,7 +31,7 @@ __all__ = ["list_files", "open_location", "write_whole"]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _HIDDEN = (".", "_")
-_LONGEST_NAME = 100
+_LONGEST_NAME = 50
 _ALLOWED = ":/?&=%@+,;!$~*'()#"
 """What stays in a URL as it is; Arrow refuses spaces and letters that are not ASCII."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -65,12 +66,17 @@ def check_types(path: str, schema: pa.Schema, ports: Sequence[Port], feeds: Sequ
                 raise InputFileError(
                     path, f"column {name!r} has {type_}, which input {port} does not take"
                 )
-        one = schema.field(feed.columns[0]).type
-        shape = (len(feed.columns),) if len(feed.columns) > 1 else static_shape(one)
-        if shape is not None:
-            dtype = np.dtype(leaf_type(plain_type(one)).to_pandas_dtype())
-            check_kind(port, np.dtype("f8") if dtype.kind == "O" else dtype)  # decimals
-            fit_block(port, np.broadcast_to(np.zeros(()), (1, *shape)))
+        # A damaged file may say anything; whether it is that is seen when it is read.
+        with suppress(ValueError, IndexError, NotImplementedError):
+            _check_shape(port, feed, schema.field(feed.columns[0]).type)
+
+
+def _check_shape(port: Port, feed: Feed, type_: pa.DataType) -> None:
+    shape = (len(feed.columns),) if len(feed.columns) > 1 else static_shape(type_)
+    if shape is not None:
+        dtype = np.dtype(leaf_type(plain_type(type_)).to_pandas_dtype())
+        check_kind(port, np.dtype("f8") if dtype.kind == "O" else dtype)  # decimals
+        fit_block(port, np.broadcast_to(np.zeros(()), (1, *shape)))
 
 
 class BatchRows:

@@ -150,7 +150,7 @@ class ParquetSource:
             with context.times.during(Stage.READ):
                 is_local = isinstance(context.filesystem, LocalFileSystem)
                 file = _parquet(stream, _BUFFER_BYTES if is_local else _REMOTE_BUFFER_BYTES)
-                _groups(file.metadata)  # says what is wrong with it
+                counts = _groups(file.metadata)
                 schema = file.schema_arrow
                 feeds = self.feeds or _feeds(
                     path, schema, context.ports, context.columns, context.keep
@@ -159,10 +159,9 @@ class ParquetSource:
                 used = [*(name for feed in feeds for name in feed.columns), *context.keep]
                 check_names(path, schema.names, used)
                 names = list(dict.fromkeys(used))
-                stop = file.metadata.num_row_groups if piece.stop is None else piece.stop
-                groups = list(range(piece.start, stop))
+                groups = range(len(counts))[piece.start : piece.stop]
                 batches = file.iter_batches(
-                    _batch_rows(file.metadata, groups, names), groups, columns=names
+                    _batch_rows([counts[index] for index in groups]), list(groups), columns=names
                 )
             while True:
                 with context.times.during(Stage.READ):
@@ -215,19 +214,14 @@ def _feeds(
     return feeds_of(path, forms, ports, columns, keep)
 
 
-def _batch_rows(metadata: pq.FileMetaData, groups: Sequence[int], names: Sequence[str]) -> int:
-    """Return how many rows to read at once, so that they take a few megabytes."""
-    most_bytes = 1
-    for index in groups:
-        group = metadata.row_group(index)
-        columns = [group.column(number) for number in range(group.num_columns)]
-        size_bytes = sum(
-            column.total_uncompressed_size
-            for column in columns
-            if column.path_in_schema.partition(".")[0] in names or column.path_in_schema in names
-        )
-        most_bytes = max(most_bytes, size_bytes // max(1, group.num_rows))
-    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // most_bytes))
+def _batch_rows(groups: Sequence[tuple[int, int]]) -> int:
+    """Return how many rows to read at once, so that they take a few megabytes.
+
+    It goes by the size of all columns: asking Arrow for that of one of them ends the process if the
+    footer is damaged.
+    """
+    most_bytes = max((size // max(1, rows) for rows, size in groups), default=0)
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, most_bytes)))
 
 
 def _row(

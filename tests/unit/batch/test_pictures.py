@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from atriva_inference import OptionError
 from atriva_ray.errors import PictureError
@@ -146,6 +147,18 @@ def test_a_turned_picture_is_turned_back(format_, orientation):
     np.testing.assert_allclose(small.astype(int), reference, atol=8)
 
 
+def test_exif_may_come_after_the_pixels():
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    data = written(PICTURE, exif=exif)
+    begin = data.index(b"eXIf") - 4
+    end = begin + 12 + int.from_bytes(data[begin : begin + 4], "big")
+    last = data.index(b"IEND") - 4
+    moved = data[:begin] + data[end:last] + data[begin:end] + data[last:]
+    np.testing.assert_array_equal(decode_picture(moved, None, None, 3), np.rot90(PIXELS, 2))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_is_ignored():
     data = written(PICTURE, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     np.testing.assert_array_equal(decode_picture(data, None, None, 3), PIXELS)
@@ -159,12 +172,34 @@ def test_stretching_is_a_bilinear_filter_over_all_pixels(format_):
     np.testing.assert_allclose(pixels, reference, atol=6)
 
 
-def test_a_jpeg_is_decoded_no_larger_than_needed(monkeypatch):
-    """A line of one pixel in 64 is grey after the filter, whichever way it gets there."""
+def test_fine_lines_become_grey_whichever_way_it_is_scaled():
     lines = np.zeros((256, 256, 3), np.uint8)
     lines[:, ::2] = 255
     pixels = decode_picture(written(Image.fromarray(lines), "JPEG", quality=95), 16, 16, 3)
     np.testing.assert_allclose(pixels.astype(int), 127, atol=6)
+
+
+@pytest.mark.parametrize(
+    ("fit", "decoded"), [("stretch", (800, 200)), ("crop", (400, 100)), ("pad", (200, 50))]
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_is_decoded_as_large_as_needed_and_no_larger(monkeypatch, fit, decoded, orientation):
+    sizes = []
+    draft = JpegImageFile.draft
+
+    def noted(picture, mode, size):
+        draft(picture, mode, size)
+        sizes.append(picture.size)
+
+    monkeypatch.setattr(JpegImageFile, "draft", noted)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    wanted = (100, 800) if fit == "stretch" else (100, 100)  # height and width
+    if orientation == 6:
+        wanted = wanted[::-1]
+    data = written(gradient(1600, 400), "JPEG", exif=exif)
+    assert decode_picture(data, *wanted, 3, fit).shape == (*wanted, 3)
+    assert sizes == [decoded]
 
 
 HALVES = np.zeros((40, 80, 3), np.uint8)
@@ -184,6 +219,13 @@ def test_crop_takes_the_middle(format_, height):
     assert wide.shape == (20, 160, 3)
     assert wide[10, 5].argmax() == 0
     assert wide[10, -5].argmax() == 2
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG"])
+def test_crop_takes_the_middle_of_a_tall_picture_too(format_):
+    data = written(Image.fromarray(np.ascontiguousarray(HALVES.transpose(1, 0, 2))), format_)
+    pixels = decode_picture(data, 40, 40, 3, "crop")
+    np.testing.assert_allclose(pixels[4:-4].astype(int), 0, atol=40)
 
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG"])

@@ -116,6 +116,15 @@ def test_positions_are_behind_the_newlines():
     assert ends.find(b"\n\n").tolist() == [1, 2]
 
 
+def test_a_doubled_quote_between_blocks():
+    ends = RecordEnds(has_quotes=True)
+    assert ends.find(b'"a"').tolist() == []
+    assert ends.find(b'"b\n",x"y\n').tolist() == [9]
+    ends = RecordEnds(has_quotes=True)
+    assert ends.find(b'x"').tolist() == []
+    assert ends.find(b'"b\nc\n').tolist() == [3, 5]
+
+
 def test_a_record_that_is_too_long_is_none_and_the_next_one_is_read(monkeypatch, blocks_of):
     monkeypatch.setattr(module, "MAX_RECORD_BYTES", 10)
     blocks_of(4)
