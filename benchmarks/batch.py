@@ -340,7 +340,7 @@ def _draw(figures: Sequence[Figure], path: Path) -> None:
     colours = ["#9aa4af" if "Ray Data" in name and "÷" not in name else "#1f6feb" for name in names]
     axis.barh(names, [each.median for each in shown], color=colours)
     for index, each in enumerate(shown):
-        axis.text(each.median, index, f" {each.median:.2f}", va="center")
+        axis.text(0.02, index, f"{each.median:.2f}", va="center", color="white", weight="bold")
         if each.goal is not None:
             axis.plot([each.goal] * 2, [index - 0.4, index + 0.4], color="#cf222e")
     axis.invert_yaxis()
