@@ -16,6 +16,7 @@ from atriva_inference.errors import InferenceFailedError, InferenceRuntimeError,
 from atriva_inference.model import Model
 from atriva_inference.ports import Port
 from atriva_inference.tensor import Array, Tensor
+from atriva_ray.batch.chunk import Chunk, joined_schema
 from atriva_ray.batch.fragments import Fragment
 from atriva_ray.batch.manifest import FragmentDone
 from atriva_ray.batch.outputs import OutputColumns, TopK, answer_ports, batch_axis
@@ -27,8 +28,6 @@ from atriva_ray.errors import ReplicaLostError
 
 __all__ = ["FragmentWork", "Quarantined", "RowRun", "run_fragment"]
 
-_CHUNK_ROWS = 4096
-_CHUNK_BYTES = 8 << 20
 
 _BLAMES_ROW = (InputError, InferenceFailedError, ReplicaLostError)
 """Errors that one row may be the reason of; any other one is the fragment's."""
@@ -176,15 +175,15 @@ class RowRun:
         self._columns = OutputColumns(answer_ports(model.inputs, model.outputs), work.top_k)
         self._identity = work.source.identity
         self._kept = work.source.kept(context)
-        self.schema = _joined(self._identity, self._kept, self._columns.schema)
+        self.schema = joined_schema(self._identity, self._kept, self._columns.schema)
         self.rows_in = 0
 
     def tables(self, rows: Iterable[Row]) -> Iterator[pa.Table]:
         """Run rows and yield their answers, in order; raises what `run_fragment` raises."""
-        chunk = _Chunk(self._columns, self._identity, self._kept)
+        chunk = Chunk(self._columns, self._identity, self._kept)
         groups = _groups(self._sorted_out(rows), self._work.batch_size)
         for group, answer in _answered(self._model, groups, self._limit, self._blame, self._times):
-            chunk.add(group, answer)
+            chunk.add((each.row for each in group), answer)
             self._on_rows(len(group))
             if chunk.is_full:
                 yield chunk.table(self.schema)
@@ -205,87 +204,6 @@ class RowRun:
     def _set_aside(self, number: int, row: Row, reason: str) -> None:
         self._bad.append(Quarantined(number, row.identity, reason))
         self._on_rows(1)
-
-
-class _Chunk:
-    """Rows of the output that wait to be written together."""
-
-    def __init__(self, columns: OutputColumns, identity: pa.Schema, kept: pa.Schema) -> None:
-        self._columns = columns
-        self._identity = identity
-        self._kept = kept
-        self._clear()
-
-    @property
-    def is_full(self) -> bool:
-        return self.row_count >= _CHUNK_ROWS or self._size_bytes >= _CHUNK_BYTES
-
-    def add(self, group: Sequence[_Numbered], answer: Mapping[str, Array]) -> None:
-        self.row_count += len(group)
-        # Not the rows themselves: their inputs would stay in memory until they are written.
-        self._identities.extend(each.row.identity for each in group)
-        self._kept_values.extend(each.row.kept for each in group)
-        for name, array in answer.items():
-            self._answers.setdefault(name, []).append(array)
-            self._size_bytes += array.nbytes
-
-    def table(self, schema: pa.Schema) -> pa.Table:
-        arrays: list[Any] = []
-        for schema_, values in (
-            (self._identity, self._identities),
-            (self._kept, self._kept_values),
-        ):
-            arrays.extend(
-                pa.array([each.get(field_.name) for each in values], field_.type)
-                for field_ in schema_
-            )
-        parts = _by_shape(self._answers)
-        tables = [self._columns.columns(part) for part in parts]
-        arrays.extend(
-            pa.chunked_array([table[index] for table in tables])
-            for index in range(len(self._columns.schema))
-        )
-        self._clear()
-        return pa.table(arrays, schema=schema)
-
-    def _clear(self) -> None:
-        self.row_count = 0
-        self._size_bytes = 0
-        self._identities: list[Mapping[str, Any]] = []
-        self._kept_values: list[Mapping[str, Any]] = []
-        self._answers: dict[str, list[Array]] = {}
-
-
-def _by_shape(answers: Mapping[str, Sequence[Array]]) -> Iterator[dict[str, Array]]:
-    """Join answers whose samples have equal shapes, in order; most often that is all of them."""
-    requests = [
-        dict(zip(answers, arrays, strict=True)) for arrays in zip(*answers.values(), strict=True)
-    ]
-    run: list[dict[str, Array]] = []
-    for request in requests:
-        if run and any(
-            run[0][name].shape[1:] != array.shape[1:] for name, array in request.items()
-        ):
-            yield _concatenated(run)
-            run = []
-        run.append(request)
-    yield _concatenated(run)
-
-
-def _concatenated(run: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    return {name: np.concatenate([request[name] for request in run]) for name in run[0]}
-
-
-def _joined(*schemas: pa.Schema) -> pa.Schema:
-    """Put schemas one after the other; a name that is taken gets an underscore."""
-    fields: list[pa.Field[Any]] = []
-    for schema in schemas:
-        for field_ in schema:
-            name = field_.name
-            while any(name == other.name for other in fields):
-                name += "_"
-            fields.append(field_.with_name(name))
-    return pa.schema(fields)
 
 
 def _timed(rows: Iterable[Row], times: StageTimes) -> Iterator[Row]:

@@ -32,7 +32,7 @@ from atriva_inference.executor import LocalExecutor
 from atriva_inference.model import Model
 from atriva_inference.ports import Port
 from atriva_inference.runtime import InferenceRuntime
-from atriva_ray.batch import fragment_run
+from atriva_ray.batch import chunk
 from atriva_ray.batch.fragment_run import FragmentWork, RowRun, run_fragment
 from atriva_ray.batch.fragments import Fragment, InputFile, Piece
 from atriva_ray.batch.outputs import TopK
@@ -807,7 +807,7 @@ def test_rows_always_add_up_and_stay_in_order(all_fates, batch_size, slots, chun
         ThreadPoolExecutor(1) as pool,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(fragment_run, "_CHUNK_ROWS", chunk_rows)
+        patch.setattr(chunk, "_CHUNK_ROWS", chunk_rows)
         ahead = 2 * slots * batch_size
         context = ReadContext(LocalFileSystem(), model.inputs, pool, ahead, StageTimes())
         run = RowRun(model, work, context, bad, counts.append)
@@ -844,7 +844,7 @@ ERRORS = [
 def test_any_other_error_ends_the_fragment_and_leaves_nothing(
     run, tmp_path, monkeypatch, format_, error
 ):
-    monkeypatch.setattr(fragment_run, "_CHUNK_ROWS", 4)
+    monkeypatch.setattr(chunk, "_CHUNK_ROWS", 4)
     with pytest.raises(type(error)) as caught:
         run(x_rows(range(50)), failing_on({30}, error), format=format_, batch_size=2)
     assert caught.value is error
@@ -877,7 +877,7 @@ def test_an_error_while_a_row_is_tried_alone_ends_the_fragment(run, tmp_path):
 
 @pytest.mark.parametrize("format_", list(OutputFormat))
 def test_a_source_that_fails_ends_the_fragment(run, tmp_path, monkeypatch, format_):
-    monkeypatch.setattr(fragment_run, "_CHUNK_ROWS", 4)
+    monkeypatch.setattr(chunk, "_CHUNK_ROWS", 4)
 
     def rows():
         yield from x_rows(range(20))
