@@ -95,7 +95,7 @@ def test_every_device_works_and_rows_stay_in_order(paced, negate, tmp_path):
 
 @pytest.mark.timeout(900)  # twenty-one programs, one after the other
 def test_a_driver_killed_twenty_times_leaves_every_row_once(paced, negate, tmp_path):
-    rows = write_rows(tmp_path / "in", files=260)
+    rows = write_rows(tmp_path / "in", files=400)
     output, log = tmp_path / "out", tmp_path / "log"
     arguments = command(negate, tmp_path / "in", output, "--backend", "paced", "--resume")
     chance = random.Random(7)  # noqa: S311 - moments to kill at
