@@ -7,6 +7,7 @@ import math
 import shutil
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from enum import StrEnum
@@ -90,7 +91,7 @@ def open_sink(
             return _NpySink(filesystem, folder, index, schema)
 
 
-class _FileSink:
+class _FileSink(ABC):
     """What sinks have in common: files that are complete or not there."""
 
     def __init__(self, filesystem: FileSystem, folder: str) -> None:
@@ -118,10 +119,11 @@ class _FileSink:
             self._finish()
         return None
 
+    @abstractmethod
     def _open(self) -> None:
-        raise NotImplementedError
+        """Open what `write` writes to."""
 
-    def _finish(self) -> None:
+    def _finish(self) -> None:  # noqa: B027 - most sinks have nothing left to write
         """Write what can only be written at the end."""
 
     def _file(self, name: str) -> Any:
