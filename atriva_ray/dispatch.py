@@ -93,6 +93,7 @@ class Dispatcher:
         post_answer: Post,
         on_lost: Callable[[str], None],
         on_close: Callable[[], None],
+        slack_s: float = 0.0,
     ) -> None:
         self.key = routes.key
         self.generation = routes.generation
@@ -106,7 +107,7 @@ class Dispatcher:
         self._changed = threading.Condition()
         self._connecting = threading.Lock()
         self._waiting: deque[_Request] = deque()
-        self._balancer = Balancer()
+        self._balancer = Balancer(slack_s)
         self._lines: dict[str, _Line] = {}
         self._refusal: ClosedError | ModelNotLoadedError | None = None
         self._sent: set[_Request] = set()
@@ -152,6 +153,12 @@ class Dispatcher:
         """Requests that have no answer yet."""
         with self._changed:
             return len(self._waiting) + len(self._sent)
+
+    @property
+    def lasts_s(self) -> float | None:
+        """How long every replica that has requests of this client stays busy; None if none has."""
+        with self._changed:
+            return self._balancer.lasts_s
 
     @property
     def is_open(self) -> bool:

@@ -22,6 +22,7 @@ from atriva_ray.runtime import InferenceRuntime
 __all__ = ["Feeder", "FeederProgress"]
 
 _MAX_DECODERS = 32
+_SLACK_S = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,9 @@ class Feeder:
             self._work = work
             self._read_from, _ = open_location(input_url)
             self._write_to, _ = open_location(output_url)
-            self._runtime = InferenceRuntime(origin.request.backend, namespace=origin.namespace)
+            self._runtime = InferenceRuntime(
+                origin.request.backend, namespace=origin.namespace, slack_s=_SLACK_S
+            )
             self._opened.set_result(self._runtime.open_model(origin))
         except BaseException as error:
             self._opened.set_exception(error)

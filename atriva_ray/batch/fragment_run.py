@@ -14,12 +14,12 @@ from pyarrow.fs import FileSystem
 
 from atriva_inference.errors import InferenceFailedError, InferenceRuntimeError, InputError
 from atriva_inference.model import Model
-from atriva_inference.ports import Port
+from atriva_inference.ports import Port, batch_axis
 from atriva_inference.tensor import Array, Tensor
 from atriva_ray.batch.chunk import Chunk, joined_schema
 from atriva_ray.batch.fragments import Fragment
 from atriva_ray.batch.manifest import FragmentDone
-from atriva_ray.batch.outputs import OutputColumns, TopK, answer_ports, batch_axis
+from atriva_ray.batch.outputs import OutputColumns, TopK, answer_ports
 from atriva_ray.batch.rows import Row
 from atriva_ray.batch.sinks import OutputFormat, open_sink
 from atriva_ray.batch.sources.base import ReadContext, Source
@@ -97,8 +97,8 @@ def run_fragment(
 ) -> tuple[FragmentDone, list[Quarantined]]:
     """Read, run and write one fragment; its output is in place when this returns.
 
-    Memory is bounded, whatever the fragment's size: twice `Model.parallelism` requests are under
-    way, as many rows are read ahead, and the output is written every 4,096 rows or 8 MiB.
+    Memory is bounded, whatever the fragment's size: four times `Model.parallelism` requests are
+    under way, as many rows are read ahead, and the output is written every 4,096 rows or 8 MiB.
 
     Args:
         model: what to run.
@@ -117,7 +117,7 @@ def run_fragment(
         OSError: the output could not be written.
     """
     times = StageTimes()
-    limit = max(2, 2 * model.parallelism)
+    limit = max(2, 4 * model.parallelism)
     context = ReadContext(
         filesystem=read_from,
         ports=model.inputs,

@@ -10,15 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from atriva_inference.errors import OptionError
-from atriva_inference.ports import Port
+from atriva_inference.ports import Port, batch_axis
 from atriva_inference.tensor import Array
+from atriva_ray.best_entries import best_entries
 
-__all__ = ["OutputColumns", "TopK", "answer_ports", "batch_axis"]
-
-
-def batch_axis(port: Port) -> bool:
-    """Whether the first dimension of a port counts samples: it is dynamic, or 1 of several."""
-    return port.shape is not None and len(port.shape) > 0 and port.shape[0] in (-1, 1)
+__all__ = ["OutputColumns", "TopK", "answer_ports"]
 
 
 def answer_ports(inputs: Sequence[Port], outputs: Sequence[Port]) -> tuple[Port, ...]:
@@ -184,12 +180,8 @@ def _values(flat: Array, type_: pa.DataType) -> pa.Array[Any]:
 
 
 def _top_columns(answers: Array, top_k: TopK) -> list[pa.Array[Any]]:
-    scores = answers.reshape(len(answers), -1)
-    # ~ turns the order of integers round, also of the smallest, whose negative does not exist.
-    # Equal scores keep the order of their numbers, so that two runs give the same.
-    falling = ~scores if scores.dtype.kind in "iu" else -scores
-    best = np.argsort(falling, axis=1, kind="stable")[:, : top_k.count]
-    best_scores = np.take_along_axis(scores, best, axis=1).astype(np.float32)
+    best, scores = best_entries(answers, top_k.count)
+    best_scores = scores.astype(np.float32)
     # Of a dynamic output there may be fewer entries than wanted, or none, or more than labels.
     labels = dict(enumerate(top_k.labels))
     tops: list[tuple[list[list[Any]], pa.DataType]] = [(best.tolist(), pa.int32())]

@@ -17,6 +17,9 @@ _TRAVEL_TIME_S = 1e-3
 """Time that the requests under way should last the replica, so that it never waits for a client;
 those of a small model are many, and travel and run together."""
 
+_SLACK_SHARE = 3
+"""How much longer they should last than a client may leave answers lying."""
+
 _MAX_WINDOW = 64
 
 
@@ -44,13 +47,18 @@ class _Load:
     queue_len: int = 0
     service_time_s: float | None = None
 
-    @property
-    def has_room(self) -> bool:
+    def has_room(self, lasting_s: float) -> bool:
+        """Whether one more may be under way; all of them are to last about that long."""
         slots = self.route.slot_count
         window = _WINDOW_PER_SLOT * slots
         if self.in_flight < window or not self.service_time_s:
             return self.in_flight < window
-        return self.in_flight < min(_MAX_WINDOW, slots * _TRAVEL_TIME_S / self.service_time_s)
+        return self.in_flight < min(_MAX_WINDOW, slots * lasting_s / self.service_time_s)
+
+    @property
+    def lasts_s(self) -> float:
+        """How long the requests under way keep the replica busy; 0 where that is not known."""
+        return (self.service_time_s or 0.0) * self.in_flight / self.route.slot_count
 
     @property
     def expected_completion_s(self) -> float:
@@ -69,8 +77,14 @@ class _Load:
 class Balancer:
     """Load of the replicas of one model as one client knows it. Not thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, slack_s: float = 0.0) -> None:
+        """Know of no replica yet.
+
+        Args:
+            slack_s: how long the client may leave answers lying; so much more is kept under way.
+        """
         self._loads: dict[str, _Load] = {}
+        self._lasting_s = max(_TRAVEL_TIME_S, _SLACK_SHARE * slack_s)
 
     def set_routes(self, routes: Iterable[Route]) -> set[str]:
         """Take over a new route table and return the ids of replicas that are gone from it."""
@@ -99,7 +113,7 @@ class Balancer:
         Ties go to the device that AUTO prefers, then to the replica with less under way.
         """
         best = min(
-            (load for load in self._loads.values() if load.has_room),
+            (load for load in self._loads.values() if load.has_room(self._lasting_s)),
             key=lambda load: (
                 load.expected_completion_s,
                 load.route.rank,
@@ -142,6 +156,11 @@ class Balancer:
                 if before is None
                 else before + _SMOOTHING * (service_time_s - before)
             )
+
+    @property
+    def lasts_s(self) -> float | None:
+        """How long every replica that has requests stays busy; None if none has."""
+        return min((load.lasts_s for load in self._loads.values() if load.in_flight), default=None)
 
     @property
     def parallelism(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from atriva_inference.errors import InputNameError, format_shape
 
-__all__ = ["Port", "guess_image_layout", "match_names"]
+__all__ = ["Port", "batch_axis", "guess_image_layout", "match_names"]
 
 Value = TypeVar("Value")
 
@@ -50,6 +50,11 @@ class Port:
         shape = "any rank" if self.shape is None else format_shape(self.shape)
         layout = f" {self.layout}" if self.layout else ""
         return f"{self.name}: {self.dtype} {shape}{layout}"
+
+
+def batch_axis(port: Port) -> bool:
+    """Whether the first dimension of a port counts samples: it is dynamic, or 1 of several."""
+    return port.shape is not None and len(port.shape) > 0 and port.shape[0] in (-1, 1)
 
 
 def match_names(ports: Sequence[Port], values: Mapping[str, Value]) -> dict[str, Value]:

@@ -55,6 +55,26 @@ def test_many_lanes_of_many_programs_loops_are_served(make_replica):
     wait_until(lambda: replica.server.lane_count == 0, every_s=0.01)
 
 
+def test_a_loop_that_pauses_takes_in_everything_all_the_same(make_replica):
+    pauses = []
+
+    def pause_s():
+        pauses.append(0.02)
+        return 0.02
+
+    loop = LaneLoop(pause_s)
+    try:
+        client = Client(loop, make_replica().connect())
+        arrays = [numbers(1, 3_000, number) for number in range(40)]
+        questions = [Question(array) for array in arrays]
+        client.send(*questions)
+        for question, array in zip(questions, arrays, strict=True):
+            assert_echo(question.outputs(), array)
+    finally:
+        loop.close()
+    assert 0 < len(pauses) < len(questions)  # several were taken in at once
+
+
 def test_every_request_comes_back_once_in_whatever_order_they_are_sent(
     make_replica, make_client, kind
 ):

@@ -27,10 +27,10 @@ from atriva_ray.batch.sources.arrow_columns import (
     tensor_of_one,
 )
 from atriva_ray.batch.sources.columns import Feed, Form
-from atriva_ray.batch.sources.picture_port import PicturePort
 from atriva_ray.batch.sources.samples import cast_block, check_kind, fit_block
 from atriva_ray.batch.sources.values import BadValueError, as_sample, text_sample
 from atriva_ray.errors import InputFileError, PictureError
+from atriva_ray.picture_port import PicturePort
 from atriva_ray.pictures import require_pillow
 
 __all__ = ["BatchRows", "check_types", "kept_fields"]

@@ -10,9 +10,9 @@ import numpy as np
 
 from atriva_inference.errors import InputNameError, InputShapeError, OptionError
 from atriva_inference.ports import Port
-from atriva_ray.batch.sources.picture_port import PicturePort
 from atriva_ray.batch.sources.samples import fit_block
 from atriva_ray.errors import InputFileError
+from atriva_ray.picture_port import PicturePort
 
 __all__ = ["Feed", "Form", "check_names", "feeds_of", "refuse_columns"]
 

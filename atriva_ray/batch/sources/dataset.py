@@ -19,8 +19,8 @@ from atriva_ray.batch.sources.arrow_columns import form_of
 from atriva_ray.batch.sources.arrow_rows import BatchRows, check_types, kept_fields
 from atriva_ray.batch.sources.base import ReadContext
 from atriva_ray.batch.sources.columns import Feed, feeds_of
-from atriva_ray.batch.sources.picture_port import PicturePort
 from atriva_ray.batch.stages import Stage
+from atriva_ray.picture_port import PicturePort
 
 if TYPE_CHECKING:
     import ray

@@ -16,9 +16,9 @@ from atriva_ray.batch.rows import Row
 from atriva_ray.batch.sources.ahead import ahead
 from atriva_ray.batch.sources.base import ReadContext
 from atriva_ray.batch.sources.columns import refuse_columns
-from atriva_ray.batch.sources.picture_port import PicturePort, only_picture_port
 from atriva_ray.batch.stages import Stage
 from atriva_ray.errors import PictureError
+from atriva_ray.picture_port import PicturePort, only_picture_port
 from atriva_ray.pictures import require_pillow
 
 __all__ = ["ImageSource"]

@@ -21,9 +21,9 @@ from atriva_ray.batch.sources.arrow_rows import BatchRows, check_types, kept_fie
 from atriva_ray.batch.sources.base import ReadContext
 from atriva_ray.batch.sources.columns import Feed, check_names, feeds_of
 from atriva_ray.batch.sources.numbered import NUMBERED, WHOLE_FILE, bad_row, row_identity
-from atriva_ray.batch.sources.picture_port import PicturePort
 from atriva_ray.batch.stages import Stage
 from atriva_ray.errors import InputFileError
+from atriva_ray.picture_port import PicturePort
 
 __all__ = ["ParquetSource"]
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from atriva_inference.errors import InputDtypeError, InputShapeError
-from atriva_inference.ports import Port
+from atriva_inference.ports import Port, batch_axis
 from atriva_inference.tensor import Array
-from atriva_ray.batch.outputs import batch_axis
 
 __all__ = ["cast_block", "check_kind", "fit_block", "is_safe", "sample_shape"]
 

@@ -20,7 +20,6 @@ from atriva_ray.batch.sources.ahead import ahead, each_at_once
 from atriva_ray.batch.sources.base import ReadContext
 from atriva_ray.batch.sources.columns import refuse_columns
 from atriva_ray.batch.sources.numbered import WHOLE_FILE
-from atriva_ray.batch.sources.picture_port import PicturePort, only_picture_port
 from atriva_ray.batch.sources.video_file import (
     DamagedVideoError,
     frames,
@@ -30,6 +29,7 @@ from atriva_ray.batch.sources.video_file import (
     scan,
 )
 from atriva_ray.batch.stages import Stage
+from atriva_ray.picture_port import PicturePort, only_picture_port
 from atriva_ray.pictures import Pixels, centred, scaled_size
 
 if TYPE_CHECKING:

@@ -559,13 +559,13 @@ def test_no_more_requests_are_under_way_than_said_and_no_less(run, slots, batch_
     with model, ThreadPoolExecutor(1) as thread:
         running = thread.submit(run, rows, model=model, batch_size=batch_size)
         with model.changed:
-            assert model.changed.wait_for(lambda: model.under_way >= 2 * slots, PATIENCE_S)
+            assert model.changed.wait_for(lambda: model.under_way >= 4 * slots, PATIENCE_S)
         time.sleep(0.05)
-        assert model.under_way == 2 * slots
-        assert len(taken) <= (2 * slots + 1) * batch_size
+        assert model.under_way == 4 * slots
+        assert len(taken) <= (4 * slots + 1) * batch_size
         gate.set()
         result = running.result(PATIENCE_S)
-    assert model.most == 2 * slots
+    assert model.most == 4 * slots
     assert result.numbers == list(range(100))
 
 
@@ -608,7 +608,7 @@ def test_the_inputs_of_rows_that_are_done_are_not_in_memory(run, case):
         gc.enable()
     expected = {"good": 0, "wrong shape": 300, "torn": 300, "one of several is wrong": 30}
     assert result.done.rows_bad == expected[case]
-    assert alive.most <= 5 * (2 * 2 + 2)
+    assert alive.most <= 5 * (4 * 2 + 2)
 
 
 def test_rows_in_quarantine_keep_none_of_their_inputs(run):

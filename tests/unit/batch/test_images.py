@@ -48,7 +48,7 @@ def test_consecutive_files_are_done_as_a_whole(folder, size, counts):
 @pytest.mark.parametrize("ahead", [0, 1, 5, 100])
 def test_no_more_is_decoded_ahead_than_allowed(folder, monkeypatch, ahead):
     begun = []
-    decode = "atriva_ray.batch.sources.picture_port.decode_picture"
+    decode = "atriva_ray.picture_port.decode_picture"
     monkeypatch.setattr(decode, lambda data, *_: begun.append(data) or np.zeros((6, 4, 3)))
     with reading(ImageSource(), folder, [COLOUR], ahead=ahead) as (source, [fragment], context):
         for number, _ in enumerate(source.read(fragment, context)):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from atriva_inference.errors import OptionError
-from atriva_inference.ports import Port
-from atriva_ray.batch.outputs import OutputColumns, TopK, batch_axis
+from atriva_inference.ports import Port, batch_axis
+from atriva_ray.batch.outputs import OutputColumns, TopK
 
 SCORES = ("a", "b", "c", "d")
 

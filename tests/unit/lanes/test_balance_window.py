@@ -109,3 +109,52 @@ def test_others_are_not_touched_by_one_more():
     assert balancer.in_flight == {"a": 1, "b": 0}
     assert balancer.choose() == "b"
     assert balancer.parallelism == 2
+
+
+@pytest.mark.parametrize(
+    ("service_time_s", "expected"), [(0.1, 2), (0.04, 2), (0.02, 4), (0.005, 18), (1e-4, 64)]
+)
+def test_with_slack_requests_last_three_times_as_long_as_answers_may_lie(service_time_s, expected):
+    balancer = Balancer(slack_s=0.03)
+    balancer.add(route("a"))
+    balancer.started("a")
+    balancer.finished("a", service_time_s)
+    assert window(balancer) == pytest.approx(expected, abs=1)
+
+
+def test_what_is_under_way_lasts_as_long_as_the_replica_that_is_first_without():
+    balancer = Balancer()
+    assert balancer.lasts_s is None
+    for name, slots, service_time_s in (("a", 1, 0.1), ("b", 2, 0.1)):
+        balancer.add(route(name, slots))
+        balancer.started(name)
+        balancer.finished(name, service_time_s)
+    assert balancer.lasts_s is None  # nothing is under way
+    balancer.started("a")
+    assert balancer.lasts_s == pytest.approx(0.1)
+    balancer.started("b")
+    assert balancer.lasts_s == pytest.approx(0.05)
+
+
+def test_nobody_waits_on_a_replica_of_unknown_speed():
+    balancer = Balancer(slack_s=0.03)
+    balancer.add(route("a"))
+    balancer.started("a")
+    assert balancer.lasts_s == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 8), st.floats(1e-5, 1), st.integers(0, 64)), max_size=4),
+    st.floats(0, 0.1),
+)
+def test_no_replica_is_without_requests_after_half_of_what_they_last(replicas, slack_s):
+    balancer = Balancer(slack_s)
+    for number, (slots, service_time_s, under_way) in enumerate(replicas):
+        balancer.add(route(str(number), slots))
+        balancer.started(str(number))
+        balancer.finished(str(number), service_time_s)
+        for _ in range(under_way):
+            balancer.started(str(number))
+    pause_s = (balancer.lasts_s or 0.0) / 2
+    for slots, service_time_s, under_way in replicas:
+        assert not under_way or under_way * service_time_s / slots >= pause_s

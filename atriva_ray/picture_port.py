@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from atriva_inference.errors import InputNameError, InputShapeError, format_shape
-from atriva_inference.ports import Port
-from atriva_ray.batch.outputs import batch_axis
+from atriva_inference.ports import Port, batch_axis
 from atriva_ray.pictures import Pixels, decode_picture
 
 __all__ = ["PicturePort", "only_picture_port"]
