@@ -39,7 +39,7 @@ lock: $(STAMP) ## Resolve the dependencies anew, for every supported Python
 venv: $(STAMP) ## Make or refresh the environment
 
 # uv is taken from the PATH, else installed into the new environment by its pip.
-$(STAMP): requirements.lock pyproject.toml Makefile
+$(STAMP): requirements.lock pyproject.toml Makefile hatch_build.py atriva_ray/serve/rpc/inference.proto
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, %s is %d.%d; try: make PYTHON=python3.12" % (sys.executable, v[0], v[1]))'
 	@want=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	have=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null); \

@@ -8,7 +8,8 @@
     │   ├── ModelNotLoadedError      no model of this name is loaded (any more)
     │   └── ModelFilesMissingError   a node has neither the file nor a copy of it
     ├── RequestError
-    │   └── ReplicaLostError         replicas died under a request, more often than it is retried
+    │   ├── ReplicaLostError         replicas died under a request, more often than it is retried
+    │   └── DeadlineExceededError    no answer in the time that the caller gave (a TimeoutError)
     ├── ClusterError                 the router or the cluster cannot be reached
     ├── LaneError                    a direct connection to a replica failed; requests go elsewhere
     ├── ExtraNotInstalledError       a library of one of the extras is missing (also an ImportError)
@@ -17,6 +18,15 @@
     │   ├── ResumeError              what is to be gone on with is another job
     │   ├── TooManyBadRowsError      more rows went to quarantine than the caller allows
     │   └── FragmentFailedError      a part of the data set could not be done as a whole
+    ├── ServeError                   what a client of a server is told
+    │   ├── BadRequestError          it sent what cannot be understood
+    │   ├── UnauthorizedError        it did not say who it is
+    │   ├── UnknownModelError        there is no such model, or no such version of it
+    │   ├── ModelUnavailableError    it is there, but cannot answer (yet)
+    │   ├── RequestTooLargeError     it sent more than the server takes
+    │   ├── OverloadedError          too much waits already; later it may not
+    │   └── NotSupportedError        the protocol has it, this server does not
+    ├── RepositoryError              a folder of models, or a file in it, is not as it should be
     ├── InputFileError               a file given to the command line cannot be used
     └── PictureError                 a file is no picture that can be decoded
 """
@@ -28,8 +38,10 @@ from collections.abc import Sequence
 from atriva_inference.errors import InferenceRuntimeError, ModelError, RequestError
 
 __all__ = [
+    "BadRequestError",
     "BatchError",
     "ClusterError",
+    "DeadlineExceededError",
     "ExtraNotInstalledError",
     "FragmentFailedError",
     "InputFileError",
@@ -37,11 +49,19 @@ __all__ = [
     "ModelFilesMissingError",
     "ModelNameConflictError",
     "ModelNotLoadedError",
+    "ModelUnavailableError",
+    "NotSupportedError",
     "OutputFolderError",
+    "OverloadedError",
     "PictureError",
     "ReplicaLostError",
+    "RepositoryError",
+    "RequestTooLargeError",
     "ResumeError",
+    "ServeError",
     "TooManyBadRowsError",
+    "UnauthorizedError",
+    "UnknownModelError",
 ]
 
 
@@ -102,6 +122,18 @@ class ReplicaLostError(RequestError):
             f"a request to {self.model!r} lost its replica {self.attempts} time(s), the last one "
             f"with: {self.reason}; it was not answered and may be sent again"
         )
+
+
+class DeadlineExceededError(RequestError, TimeoutError):
+    """The time that the caller gave a request is over; it was given up."""
+
+    def __init__(self, model: str, timeout_s: float) -> None:
+        super().__init__(model, timeout_s)
+        self.model = model
+        self.timeout_s = timeout_s
+
+    def __str__(self) -> str:
+        return f"no answer from {self.model!r} within {self.timeout_s:g} s; it was given up"
 
 
 class ClusterError(InferenceRuntimeError):
@@ -227,3 +259,109 @@ class FragmentFailedError(BatchError):
             f"{self.fragment} failed {self.attempts} time(s), the last one with: {self.reason}; "
             "everything else that was done is kept, resume the job when that is mended"
         )
+
+
+class ServeError(InferenceRuntimeError):
+    """What a client of a server is told; the server goes on."""
+
+
+class BadRequestError(ServeError):
+    """The client sent what cannot be understood, or does not fit the model."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class UnauthorizedError(ServeError):
+    """The client gave no token, or none that is known."""
+
+    def __str__(self) -> str:
+        return "this server wants a token: send the header 'Authorization: Bearer <token>'"
+
+
+class UnknownModelError(ServeError):
+    """There is no such model, or no such version of it."""
+
+    def __init__(self, name: str, version: str, known: Sequence[str]) -> None:
+        super().__init__(name, version, tuple(known))
+        self.name = name
+        self.version = version
+        self.known = tuple(known)
+
+    def __str__(self) -> str:
+        known = ", ".join(repr(each) for each in self.known) or "none"
+        if self.version:
+            return f"model {self.name!r} has no version {self.version!r}; its versions are {known}"
+        return f"there is no model {self.name!r} here; there are {known}"
+
+
+class ModelUnavailableError(ServeError):
+    """The model is known but cannot answer, at least not now."""
+
+    def __init__(self, name: str, version: str, state: str, reason: str = "") -> None:
+        super().__init__(name, version, state, reason)
+        self.name = name
+        self.version = version
+        self.state = state
+        self.reason = reason
+
+    def __str__(self) -> str:
+        version = f" version {self.version}" if self.version else ""
+        reason = f": {self.reason}" if self.reason else ""
+        return f"model {self.name!r}{version} is {self.state}{reason}"
+
+
+class RequestTooLargeError(ServeError):
+    """The client sent more bytes than the server takes."""
+
+    def __init__(self, size_bytes: int | None, limit_bytes: int) -> None:
+        super().__init__(size_bytes, limit_bytes)
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+    def __str__(self) -> str:
+        size = "" if self.size_bytes is None else f" of {self.size_bytes:,} bytes"
+        return f"the request{size} is larger than this server takes ({self.limit_bytes:,} bytes)"
+
+
+class OverloadedError(ServeError):
+    """Too many requests wait already."""
+
+    def __init__(self, waiting: int, limit: int, retry_after_s: float) -> None:
+        super().__init__(waiting, limit, retry_after_s)
+        self.waiting = waiting
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return (
+            f"{self.waiting:,} requests wait already, and at most {self.limit:,} may; "
+            f"try again in {self.retry_after_s:g} s"
+        )
+
+
+class NotSupportedError(ServeError):
+    """The protocol has it, this server does not."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"this server does not have {self.what}"
+
+
+class RepositoryError(InferenceRuntimeError):
+    """A folder of models, or a file in it, is not as it should be."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot serve {self.path!r}: {self.reason}"

@@ -57,6 +57,11 @@ class Model(LocalModel):
         return self._dispatcher.key
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether it takes requests: it is not closed, nor was it unloaded or its router lost."""
+        return self._dispatcher.is_open
+
+    @property
     def waiting(self) -> int:
         """Requests of this program that are under way or wait for a replica."""
         return self._dispatcher.waiting

@@ -35,6 +35,7 @@ from atriva_ray.cli.preprocessing import (
     Scale,
     read_preprocessing,
 )
+from atriva_ray.cli.serve import serve, token
 
 if TYPE_CHECKING:
     from atriva_ray.runtime import InferenceRuntime
@@ -154,6 +155,8 @@ def run(
 
 
 app.command()(batch)
+app.command()(serve)
+app.command()(token)
 app.command(cls=LongFlagCommand)(bench)
 
 

@@ -46,6 +46,16 @@ ARGUMENTS = {
     "ResumeError": ("out", ("model was 1 and is 2",)),
     "TooManyBadRowsError": (4, 3, "a.png: no picture"),
     "PictureError": ("no picture",),
+    "DeadlineExceededError": ("conv", 0.25),
+    "ServeError": ("it cannot be served",),
+    "BadRequestError": ("the body is not JSON",),
+    "UnauthorizedError": (),
+    "UnknownModelError": ("conv", "3", ("1", "2")),
+    "ModelUnavailableError": ("conv", "3", "loading", "it warms up"),
+    "RequestTooLargeError": (9, 8),
+    "OverloadedError": (9, 8, 1.5),
+    "NotSupportedError": ("tea",),
+    "RepositoryError": ("models/conv", "it is empty"),
     "ReplicaLostError": ("m", 3, "killed"),
 }
 

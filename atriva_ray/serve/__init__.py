@@ -1,0 +1,1 @@
+"""Models on the network: the Open Inference Protocol over HTTP and gRPC."""

@@ -1,0 +1,197 @@
+"""The server as an application of Ray Serve."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from atriva_ray.ray_errors import translated
+from atriva_ray.serve.catalog import Catalog
+from atriva_ray.serve.ingress import Ingress, token_store
+from atriva_ray.serve.server_face import ModelState
+from atriva_ray.serve.settings import ServeSettings
+from atriva_ray.serve.shelf import open_shelf
+from atriva_ray.serve.table import Table, TableVersion
+from atriva_ray.serve.tally import Tally
+
+__all__ = ["APPLICATION", "CATALOG", "app"]
+
+APPLICATION = "atriva"
+CATALOG = "Catalog"
+
+_CALLS = 100_000
+_LOGGING = {"log_level": "WARNING", "enable_access_log": False}
+_HEALTH_PERIOD_S = 5.0
+_DRAIN_TIMEOUT_S = 30.0
+
+
+@serve.deployment(
+    name=CATALOG,
+    num_replicas=1,
+    max_ongoing_requests=_CALLS,
+    logging_config=_LOGGING,
+    ray_actor_options={"num_cpus": 0},
+    health_check_period_s=_HEALTH_PERIOD_S,
+)
+class CatalogDeployment:
+    """The catalog in an actor of its own; Ray Serve starts it again when it ends."""
+
+    # Ray Serve awaits constructors.
+    async def __init__(self, settings: dict[str, Any]) -> None:  # type: ignore[misc]
+        """Begin to load what is wanted."""
+        told = ServeSettings(**settings)
+        self._catalog = Catalog(open_shelf(told), told.namespace, told.load, told.watch_s)
+        self._catalog.begin()
+
+    async def watch(self, *arguments: Any) -> Table | None:
+        """See `Catalog.watch`."""
+        return await self._catalog.watch(*arguments)
+
+    async def adopt(self, table: Table) -> None:
+        """See `Catalog.adopt`."""
+        await self._catalog.adopt(table)
+
+    async def tallies(self, *arguments: Any) -> Mapping[tuple[str, str], Tally]:
+        """See `Catalog.tallies`."""
+        return await self._catalog.tallies(*arguments)
+
+    async def index(self) -> tuple[ModelState, ...]:
+        """See `Catalog.index`."""
+        return await self._catalog.index()
+
+    async def load(self, name: str) -> None:
+        """See `Catalog.load`."""
+        await self._catalog.load(name)
+
+    async def unload(self, name: str) -> None:
+        """See `Catalog.unload`."""
+        await self._catalog.unload(name)
+
+    async def settled(self) -> tuple[ModelState, ...]:
+        """See `Catalog.settled`."""
+        return await self._catalog.settled()
+
+    async def __del__(self) -> None:
+        """Let go of the models."""
+        await self._catalog.close()
+
+
+class CatalogCalls:
+    """The catalog as an ingress reaches it: calls of its actor, with our errors."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+
+    async def watch(
+        self,
+        ingress_id: str,
+        version: TableVersion,
+        tallies: Mapping[tuple[str, str], Tally],
+        timeout_s: float,
+    ) -> Table | None:
+        """See `Catalog.watch`."""
+        table: Table | None = await self._call("watch", ingress_id, version, tallies, timeout_s)
+        return table
+
+    async def adopt(self, table: Table) -> None:
+        """See `Catalog.adopt`."""
+        await self._call("adopt", table)
+
+    async def tallies(
+        self, ingress_id: str, mine: Mapping[tuple[str, str], Tally]
+    ) -> Mapping[tuple[str, str], Tally]:
+        """See `Catalog.tallies`."""
+        tallies: Mapping[tuple[str, str], Tally] = await self._call("tallies", ingress_id, mine)
+        return tallies
+
+    async def index(self) -> tuple[ModelState, ...]:
+        """See `Catalog.index`."""
+        states: tuple[ModelState, ...] = await self._call("index")
+        return states
+
+    async def load(self, name: str) -> None:
+        """See `Catalog.load`."""
+        await self._call("load", name)
+
+    async def unload(self, name: str) -> None:
+        """See `Catalog.unload`."""
+        await self._call("unload", name)
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return await getattr(self._handle, method).remote(*arguments)
+        except Exception as error:  # noqa: BLE001 - the table knows which ones are Ray's
+            raise translated(error, "the catalog") from None
+
+
+_here: Ingress | None = None
+"""The ingress of this process, which Ray Serve's own proxies ask as well."""
+
+
+def _front() -> ASGIApp:
+    """Return what Ray Serve's own proxies ask."""
+
+    async def forward(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":  # comes before the deployment is made
+            for event in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{event}.complete"})
+            return
+        assert _here is not None, "Ray Serve makes the deployment first"  # noqa: S101
+        await _here.app(scope, receive, send)
+
+    return forward
+
+
+@serve.deployment(
+    name="Ingress",
+    max_ongoing_requests=_CALLS,
+    logging_config=_LOGGING,
+    ray_actor_options={"num_cpus": 0},
+    health_check_period_s=_HEALTH_PERIOD_S,
+    graceful_shutdown_timeout_s=_DRAIN_TIMEOUT_S,
+)
+@serve.ingress(_front)
+class IngressDeployment:
+    """An ingress in an actor of its own, on ports of its own and behind Ray Serve's proxies."""
+
+    async def __init__(  # type: ignore[misc]
+        self, settings: dict[str, Any], catalog: DeploymentHandle[Any]
+    ) -> None:
+        """Listen."""
+        global _here  # noqa: PLW0603 - what Ray Serve forwards comes to a function
+        self._ingress = await asyncio.to_thread(
+            Ingress, ServeSettings(**settings), CatalogCalls(catalog)
+        )
+        await self._ingress.start()
+        _here = self._ingress
+
+    def check_health(self) -> None:
+        """Raise if it has to be replaced."""
+        self._ingress.check()
+
+    async def __del__(self) -> None:
+        """Answer what runs, and end."""
+        await self._ingress.stop()
+
+
+def app(settings: ServeSettings) -> serve.Application:
+    """Build the application, for ``serve run atriva_ray.serve:app models=...`` and Serve files.
+
+    Args:
+        settings: what is served, and where; the ``args`` of a Serve file.
+
+    Raises:
+        OptionError: others can reach the server, and there are no tokens.
+    """
+    token_store(settings)
+    told = settings.model_dump()
+    ingress: Callable[..., serve.Application] = IngressDeployment.options(  # type: ignore[attr-defined]
+        num_replicas=settings.ingresses
+    ).bind
+    return ingress(told, CatalogDeployment.bind(told))  # type: ignore[attr-defined]

@@ -1,0 +1,469 @@
+"""The catalog: one per server, it decides which models are served, and ingresses follow it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import ParamSpec, Protocol, TypeVar
+
+from atriva_inference.errors import InferenceRuntimeError
+from atriva_ray.errors import RepositoryError, UnknownModelError
+from atriva_ray.model import Model
+from atriva_ray.runtime import InferenceRuntime
+from atriva_ray.serve.repository.changes import Target, difference, settle, targets
+from atriva_ray.serve.repository.layout import RepositoryModel
+from atriva_ray.serve.repository.version_files import ModelVersion
+from atriva_ray.serve.server_face import ModelState
+from atriva_ray.serve.table import Offer, OfferState, Table, TableVersion
+from atriva_ray.serve.tally import Tally
+from atriva_ray.serve.warm_up import warm_up
+
+__all__ = ["Catalog", "Shelf"]
+
+_logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+Value = TypeVar("Value")
+
+_LOADERS = 4
+_CONTACT_TIMEOUT_S = 10.0
+_LIVE_S = 15.0
+_ACKNOWLEDGE_TIMEOUT_S = 30.0
+_LOOK_AFTER_EVERY_S = 1.0
+
+
+class Shelf(Protocol):
+    """Where models come from. Its methods block."""
+
+    def look(self) -> tuple[RepositoryModel, ...]:
+        """Return what is there now."""
+        ...
+
+    def fetch(self, model: RepositoryModel, version: ModelVersion) -> Path:
+        """Return a path of this machine from which a version can be loaded."""
+        ...
+
+    def close(self) -> None:
+        """Remove copies of what was fetched."""
+        ...
+
+
+@dataclass(slots=True)
+class _Ingress:
+    version: TableVersion
+    seen_s: float
+    tallies: Mapping[tuple[str, str], Tally] = field(default_factory=dict)
+
+
+class Catalog:
+    """Loads and unloads models, and publishes tables of what is there.
+
+    A version becomes part of a table when its replicas are warm; a model that a table lacks is
+    closed when every ingress has gone over to that table. So no request meets one that is not
+    ready, and none loses the one that it runs on.
+
+    It may end and start again: ingresses go on with their last table, and hand it over.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        namespace: str,
+        load: Sequence[str] | None = None,
+        watch_s: float | None = None,
+    ) -> None:
+        """Make one that does nothing yet; `begin` starts it.
+
+        Args:
+            shelf: where models come from.
+            namespace: of the router.
+            load: models to load at the beginning; None: all of the shelf.
+            watch_s: how often to look whether the shelf has changed; None: only when told.
+        """
+        self._shelf = shelf
+        self._namespace = namespace
+        self._load_first = load
+        self._watch_s = watch_s
+        self._table = Table(TableVersion(time.time_ns()))
+        self._held: dict[str, Model] = {}
+        self._ingresses: dict[str, _Ingress] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._changed = asyncio.Condition()
+        self._contact = asyncio.Event()
+        self._runtimes: dict[str, InferenceRuntime] = {}
+        self._runtimes_lock = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(_LOADERS, thread_name_prefix="atriva-load")
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self) -> None:
+        """Start to load what is wanted at the beginning, and to look after it."""
+        for work in (self._begin(), self._look_after()):
+            task = asyncio.create_task(work)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    # -- ingresses -----------------------------------------------------------------------------
+
+    async def watch(
+        self,
+        ingress_id: str,
+        version: TableVersion,
+        tallies: Mapping[tuple[str, str], Tally],
+        timeout_s: float,
+    ) -> Table | None:
+        """Return the newest table, as soon as there is a newer one than an ingress has.
+
+        Args:
+            ingress_id: who asks.
+            version: of the table that it answers by now.
+            tallies: what it counted.
+            timeout_s: when to return what it has.
+
+        Returns:
+            None if the ingress is to `adopt` its table first: another catalog made it.
+        """
+        self._ingresses[ingress_id] = _Ingress(version, time.monotonic(), tallies)
+        if version.epoch not in (0, self._table.version.epoch):
+            return None
+        self._contact.set()
+        async with self._changed:
+            self._changed.notify_all()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._changed.wait_for(lambda: self._table.version > version)
+            except TimeoutError:
+                pass
+        return self._table
+
+    async def adopt(self, table: Table) -> None:
+        """Go on with what ingresses got from a catalog that is gone."""
+        for name, offers in table.models.items():
+            async with self._locks[name]:
+                if name in self._table.models:
+                    continue
+                kept = [offer for offer in offers if offer.is_ready and await self._hold(offer)]
+                await self._publish(self._table.with_offers(name, kept))
+        if table.is_settled and not self._table.is_settled:
+            await self._publish(self._table.settled())
+        self._contact.set()
+
+    async def tallies(
+        self, ingress_id: str, mine: Mapping[tuple[str, str], Tally]
+    ) -> Mapping[tuple[str, str], Tally]:
+        """Return what all ingresses counted, given what one counted just now."""
+        if ingress_id in self._ingresses:
+            self._ingresses[ingress_id].tallies = mine
+        gathered: defaultdict[tuple[str, str], list[Tally]] = defaultdict(list)
+        for ingress in self._ingresses.values():
+            for key, tally in ingress.tallies.items():
+                gathered[key].append(tally)
+        return {key: Tally.total(tallies) for key, tallies in gathered.items()}
+
+    # -- models --------------------------------------------------------------------------------
+
+    async def index(self) -> tuple[ModelState, ...]:
+        """Return every version of every model, on the shelf or served."""
+        found = await self._in_thread(self._shelf.look)
+        states = {
+            (offer.name, offer.version): ModelState(
+                offer.name, offer.version, offer.state.value, offer.reason
+            )
+            for offer in self._table.offers
+        }
+        for model in found:
+            problem = "; ".join(model.problems)
+            for version in model.versions:
+                key = (model.name, str(version.version))
+                states.setdefault(
+                    key, ModelState(*key, OfferState.UNAVAILABLE.value, problem or "not loaded")
+                )
+            if not model.versions:
+                states.setdefault(
+                    (model.name, ""), ModelState(model.name, "", "UNAVAILABLE", problem)
+                )
+        return tuple(states[key] for key in sorted(states))
+
+    async def load(self, name: str) -> None:
+        """Load a model of the shelf, or what is new of it; returns when every ingress has it.
+
+        Raises:
+            UnknownModelError: the shelf has no such model.
+            RepositoryError: a version cannot be loaded; what was served before still is.
+        """
+        found = {model.name: model for model in await self._in_thread(self._shelf.look)}
+        if name not in found:
+            raise UnknownModelError(name, "", sorted(found))
+        await self._bring_up(found[name])
+
+    async def unload(self, name: str) -> None:
+        """Take a model away; returns when no ingress has it any more and its memory is free.
+
+        Raises:
+            UnknownModelError: no such model is served.
+        """
+        async with self._locks[name]:
+            offers = self._table.models.get(name)
+            if offers is None:
+                raise UnknownModelError(name, "", sorted(self._table.models))
+            await self._publish(self._table.with_offers(name, ()))
+            await self._let_go(offers)
+
+    async def settled(self) -> tuple[ModelState, ...]:
+        """Return what became of the models of the beginning, as soon as that is known."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._table.is_settled)
+        return tuple(
+            ModelState(offer.name, offer.version, offer.state.value, offer.reason)
+            for offer in self._table.offers
+        )
+
+    async def close(self) -> None:
+        """Let go of every model."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for runtime in self._runtimes.values():
+            await self._in_thread(runtime.close)
+        await self._in_thread(self._shelf.close)
+        self._threads.shutdown()
+
+    # -- inside --------------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        try:
+            async with asyncio.timeout(_CONTACT_TIMEOUT_S):
+                await self._contact.wait()
+        except TimeoutError:
+            _logger.warning("no ingress called within %g s", _CONTACT_TIMEOUT_S)
+        if self._table.is_settled:  # a catalog before this one had begun
+            return
+        found = await self._in_thread(self._shelf.look)
+        wanted = [
+            model for model in found if self._load_first is None or model.name in self._load_first
+        ]
+        results = await asyncio.gather(*map(self._bring_up, wanted), return_exceptions=True)
+        for model, result in zip(wanted, results, strict=True):
+            if isinstance(result, BaseException):
+                _logger.error("model %s: %s", model.name, result)
+        for name in sorted(set(self._load_first or ()) - {model.name for model in found}):
+            offer = Offer(name, "", "", OfferState.UNAVAILABLE, reason="there is no such model")
+            await self._publish(self._table.with_offers(name, [offer]))
+        await self._publish(self._table.settled())
+        if self._watch_s is not None:
+            await self._watch_shelf(found, self._watch_s)
+
+    async def _watch_shelf(self, first: Sequence[RepositoryModel], every_s: float) -> None:
+        """Load, load anew and unload whatever has changed, as long as this runs."""
+        before, served = first, targets(first)
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                look = await self._in_thread(self._shelf.look)
+            except (InferenceRuntimeError, OSError) as error:
+                _logger.warning("the repository cannot be looked at: %s", error)
+                continue
+            wanted = settle(look, before, served)
+            changes = difference(served, wanted)
+            changed = {each.name for each in (*changes.load, *changes.reload, *changes.unload)}
+            before, served = look, wanted
+            for name in sorted(changed):
+                await self._follow_change(
+                    name, look, [wanted[key] for key in wanted if key[0] == name]
+                )
+
+    async def _follow_change(
+        self, name: str, look: Sequence[RepositoryModel], wanted: Sequence[Target]
+    ) -> None:
+        try:
+            if wanted:
+                found = next(model for model in look if model.name == name)
+                versions = tuple(each.version for each in wanted)
+                await self._bring_up(replace(found, versions=versions))
+            else:
+                await self.unload(name)
+        except InferenceRuntimeError as error:
+            _logger.error("model %s: %s", name, error)  # noqa: TRY400 - it says where
+
+    async def _bring_up(self, found: RepositoryModel) -> None:
+        """Serve the versions of a model that are to be served, and no others."""
+        async with self._locks[found.name]:
+            served = {offer.version: offer for offer in self._table.models.get(found.name, ())}
+            versions = found.chosen
+            kept = [
+                offer
+                for each in versions
+                if (offer := served.get(str(each.version))) is not None
+                and offer.is_ready
+                and offer.fingerprint == each.fingerprint
+                and offer.settings == found.settings
+            ]
+            fresh = [
+                each for each in versions if str(each.version) not in {o.version for o in kept}
+            ]
+            begun = [
+                Offer(found.name, str(each.version), each.fingerprint, OfferState.LOADING)
+                for each in fresh
+                if str(each.version) not in served
+            ]
+            if begun:
+                offers = [*served.values(), *begun]
+                await self._publish(self._table.with_offers(found.name, offers))
+            loaded = await asyncio.gather(*(self._loaded(found, each) for each in fresh))
+            problems = [*found.problems, *(each.reason for each in loaded if not each.is_ready)]
+            if not versions and not problems:
+                problems = ["it has no version that could be served"]
+            now = {offer.version: offer for offer in (*kept, *loaded)}
+            if not any(offer.is_ready for offer in now.values()):
+                # Better an old version than none.
+                now |= {version: offer for version, offer in served.items() if offer.is_ready}
+            for offer in loaded:  # and better the old files of one than none
+                old = served.get(offer.version)
+                if not offer.is_ready and old is not None and old.is_ready:
+                    now[offer.version] = replace(old, reason=offer.reason)
+            if not now and problems:
+                now[""] = Offer(
+                    found.name, "", "", OfferState.UNAVAILABLE, reason="; ".join(problems)
+                )
+            await self._publish(self._table.with_offers(found.name, now.values()))
+            loads = {offer.load_id for offer in now.values()}
+            await self._let_go(offer for offer in served.values() if offer.load_id not in loads)
+        if problems:
+            raise RepositoryError(found.name, "; ".join(problems))
+
+    async def _loaded(self, found: RepositoryModel, version: ModelVersion) -> Offer:
+        """Load a version and warm it up; the offer says so if that fails."""
+        offer = Offer(
+            found.name,
+            str(version.version),
+            version.fingerprint,
+            OfferState.UNAVAILABLE,
+            platform=_platform(found.settings.backend, version),
+            settings=found.settings,
+        )
+        try:
+            runtime = await self._runtime(found.settings.backend)
+            model = await self._in_thread(self._load, runtime, found, version)
+        except InferenceRuntimeError as error:
+            return replace(offer, reason=str(error))
+        load_id = uuid.uuid4().hex
+        self._held[load_id] = model
+        return replace(offer, state=OfferState.READY, load_id=load_id, origin=model.origin)
+
+    def _load(
+        self, runtime: InferenceRuntime, found: RepositoryModel, version: ModelVersion
+    ) -> Model:
+        settings = found.settings
+        model = runtime.load_model(
+            self._shelf.fetch(found, version),
+            settings.device,
+            performance_hint=settings.hint,
+            config=settings.config,
+            preprocessing=settings.preprocessing,
+            replicas=settings.replicas,
+            cpus_per_replica=settings.cpus_per_replica,
+            reserve_cpus=False,  # a server's models take turns on the processors
+        )
+        try:
+            warm_up(model)
+        except BaseException:
+            model.close()
+            raise
+        return model
+
+    async def _hold(self, offer: Offer) -> bool:
+        """Keep a model that ingresses have open; False if it is gone."""
+        if offer.origin is None:
+            return False
+        try:
+            runtime = await self._runtime(offer.settings.backend)
+            model = await self._in_thread(runtime.open_model, offer.origin)
+        except InferenceRuntimeError as error:
+            _logger.warning("model %s %s is gone: %s", offer.name, offer.version, error)
+            return False
+        self._held[offer.load_id] = model
+        return True
+
+    async def _let_go(self, offers: Iterable[Offer]) -> None:
+        """Close models as soon as no ingress answers by a table that has them."""
+        models = [self._held.pop(offer.load_id, None) for offer in offers]
+        wanted = self._table.version
+        try:
+            async with asyncio.timeout(_ACKNOWLEDGE_TIMEOUT_S), self._changed:
+                await self._changed.wait_for(lambda: self._is_known(wanted))
+        except TimeoutError:
+            _logger.warning("an ingress did not go over to the newest table; it goes on without")
+        for model in models:
+            if model is not None:
+                await self._in_thread(model.close)
+
+    def _is_known(self, version: TableVersion) -> bool:
+        now_s = time.monotonic()
+        for key, ingress in list(self._ingresses.items()):
+            if now_s - ingress.seen_s > _LIVE_S:
+                del self._ingresses[key]
+        return all(ingress.version >= version for ingress in self._ingresses.values())
+
+    async def _look_after(self) -> None:
+        """Load again what the cluster has lost, its router for example."""
+        while True:
+            await asyncio.sleep(_LOOK_AFTER_EVERY_S)
+            async with self._changed:
+                self._changed.notify_all()  # an ingress may have ended meanwhile
+            lost = {load_id for load_id, model in self._held.items() if not model.is_loaded}
+            for name in {offer.name for offer in self._table.offers if offer.load_id in lost}:
+                try:
+                    await self._load_again(name, lost)
+                except InferenceRuntimeError as error:
+                    _logger.error("model %s was lost and cannot be loaded: %s", name, error)  # noqa: TRY400
+
+    async def _load_again(self, name: str, lost: set[str]) -> None:
+        async with self._locks[name]:
+            offers = [each for each in self._table.models.get(name, ()) if each.load_id not in lost]
+            gone = [each for each in self._table.models.get(name, ()) if each.load_id in lost]
+            if not gone:
+                return
+            _logger.warning("model %s was lost; loading it again", name)
+            for offer in gone:
+                model = self._held.pop(offer.load_id, None)
+                if model is not None:
+                    await self._in_thread(model.close)
+            for offer in gone:
+                assert offer.origin is not None, "what was held has one"  # noqa: S101
+                again = replace(offer, load_id=uuid.uuid4().hex)
+                if await self._hold(again):
+                    offers.append(again)
+            await self._publish(self._table.with_offers(name, offers))
+
+    async def _runtime(self, backend: str) -> InferenceRuntime:
+        async with self._runtimes_lock:
+            if backend not in self._runtimes:
+                self._runtimes[backend] = await asyncio.to_thread(
+                    InferenceRuntime, backend, namespace=self._namespace
+                )
+            return self._runtimes[backend]
+
+    async def _publish(self, table: Table) -> None:
+        async with self._changed:
+            self._table = table
+            self._changed.notify_all()
+
+    async def _in_thread(
+        self, work: Callable[P, Value], *args: P.args, **kwargs: P.kwargs
+    ) -> Value:
+        call = partial(work, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _platform(backend: str, version: ModelVersion) -> str:
+    """Return what kind of model it is, in Triton's manner."""
+    kinds = {".xml": "ir", ".onnx": "onnx", ".pb": "graphdef", ".tflite": "tflite"}
+    kind = kinds.get(Path(version.entry).suffix, "savedmodel")
+    return f"{backend}_{'paddle' if version.entry.endswith('.pdmodel') else kind}"

@@ -1,0 +1,240 @@
+"""The models that one ingress has open: as many as the newest table offers, changed all at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from atriva_inference.errors import (
+    InferenceRuntimeError,
+    InputDtypeError,
+)
+from atriva_inference.ports import Port
+from atriva_inference.tensor import Tensor
+from atriva_ray.errors import (
+    BadRequestError,
+    DeadlineExceededError,
+    OverloadedError,
+)
+from atriva_ray.model import Model
+from atriva_ray.runtime import InferenceRuntime
+from atriva_ray.serve.protocol.datatypes import datatype_of, dtype_of
+from atriva_ray.serve.protocol.messages import (
+    InferAnswer,
+    InferRequest,
+    InputTensor,
+    OutputTensor,
+)
+from atriva_ray.serve.table import Offer, Table
+from atriva_ray.serve.tally import Tally
+
+__all__ = ["OpenModel", "OpenModels"]
+
+_logger = logging.getLogger(__name__)
+
+_OPENERS = 4
+_MAX_WAITING = 1024
+_RETRY_AFTER_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class OpenModel:
+    """A version that this ingress can answer for.
+
+    Attributes:
+        offer: what it is.
+        model: its replicas.
+        tally: what it answered here.
+        running: requests that have no answer yet.
+        is_idle: set while there are none.
+    """
+
+    offer: Offer
+    model: Model
+    tally: Tally = field(default_factory=Tally)
+    running: int = 0
+    is_idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def infer(self, request: InferRequest) -> InferAnswer:
+        """Run one request.
+
+        Raises:
+            BadRequestError, InputError: it does not fit the model.
+            InferenceRuntimeError: what `run` raises.
+        """
+        ports = _wanted_ports(self.model.outputs, request)
+        inputs = _fitted(self.model.inputs, request.inputs)
+        outputs = await self.run(inputs, request.timeout_s)
+        tensors = tuple(
+            OutputTensor(name, datatype_of(port.dtype), outputs[port.name].to_numpy())
+            for name, port in ports
+        )
+        return InferAnswer(self.offer.name, self.offer.version, tensors, request.id)
+
+    async def run(
+        self, inputs: Mapping[str, Tensor], timeout_s: float | None = None
+    ) -> dict[str, Tensor]:
+        """Run the model, counted and bounded; cancelling it cancels the request.
+
+        Raises:
+            OverloadedError: too many wait already.
+            DeadlineExceededError: its time is over; it is cancelled.
+            InferenceRuntimeError: what the model raises.
+        """
+        limit = self.offer.settings.max_waiting or _MAX_WAITING
+        if self.running >= limit:
+            raise OverloadedError(self.running, limit, _RETRY_AFTER_S)
+        began_ns = time.perf_counter_ns()
+        self.running += 1
+        try:
+            async with asyncio.timeout(timeout_s):
+                outputs = await self.model.run_async(inputs)
+        except BaseException as error:
+            self.tally.failed(time.perf_counter_ns() - began_ns)
+            if isinstance(error, TimeoutError) and timeout_s is not None:
+                raise DeadlineExceededError(self.offer.name, timeout_s) from None
+            raise
+        finally:
+            self.running -= 1
+            if self.running == 0:
+                self.is_idle.set()
+        samples = _sample_count(self.model.inputs, inputs)
+        self.tally.answered(time.perf_counter_ns() - began_ns, samples, time.time_ns() // 1_000_000)
+        return outputs
+
+
+class OpenModels:
+    """Follows tables: opens what is new, then switches, then closes what is gone.
+
+    `switch` runs on the event loop's thread, as `find` does, so every request sees one table.
+    """
+
+    def __init__(self, runtime: InferenceRuntime) -> None:
+        self._runtime = runtime
+        self._threads = ThreadPoolExecutor(_OPENERS, thread_name_prefix="atriva-open")
+        self._open: dict[tuple[str, str], OpenModel] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self.table = Table()
+
+    async def switch(self, table: Table) -> dict[Offer, str]:
+        """Open what the table has and this has not, then answer by the table.
+
+        Returns:
+            Why offers could not be opened here, which are unavailable until they can: try again.
+        """
+        wanted = {
+            (offer.name, offer.version): offer for offer in table.offers if offer.origin is not None
+        }
+        opened: dict[tuple[str, str], OpenModel] = {}
+        fresh: list[Offer] = []
+        for key, offer in wanted.items():
+            here = self._open.get(key)
+            if here is not None and here.offer.load_id == offer.load_id:
+                opened[key] = here
+            else:
+                fresh.append(offer)
+        failures: dict[Offer, str] = {}
+        results = await asyncio.gather(*map(self._opened, fresh), return_exceptions=True)
+        for offer, result in zip(fresh, results, strict=True):
+            if isinstance(result, Model):
+                opened[offer.name, offer.version] = OpenModel(offer, result)
+            elif isinstance(result, InferenceRuntimeError):
+                failures[offer] = str(result)
+            else:
+                raise result
+        gone = [each for key, each in self._open.items() if opened.get(key) is not each]
+        for key, each in opened.items():
+            each.offer = wanted[key]
+        self._open, self.table = opened, table.without(failures)
+        for each in gone:
+            task = asyncio.create_task(self._close(each))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        return failures
+
+    async def _opened(self, offer: Offer) -> Model:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._open_model, offer)
+
+    def _open_model(self, offer: Offer) -> Model:
+        assert offer.origin is not None, "only offers that are ready are opened"  # noqa: S101
+        return self._runtime.open_model(offer.origin)
+
+    def find(self, name: str, version: str = "") -> OpenModel:
+        """Return what answers for a model; without a version, its highest.
+
+        Raises:
+            UnknownModelError: there is no such model or version.
+            ModelUnavailableError: it cannot answer now.
+        """
+        offer = self.table.find(name, version)
+        return self._open[offer.name, offer.version]
+
+    @property
+    def tallies(self) -> Mapping[tuple[str, str], Tally]:
+        """What was answered here, by name and version."""
+        return {key: each.tally for key, each in self._open.items()}
+
+    @property
+    def opened(self) -> Sequence[OpenModel]:
+        """Every version that is open."""
+        return tuple(self._open.values())
+
+    async def close(self) -> None:
+        """Answer what runs, then close every model."""
+        gone, self._open, self.table = list(self._open.values()), {}, Table()
+        await asyncio.gather(*(self._close(each) for each in gone), *self._closing)
+        self._threads.shutdown()
+
+    async def _close(self, each: OpenModel) -> None:
+        while each.running:
+            each.is_idle.clear()
+            await each.is_idle.wait()
+        with suppress(RuntimeError):  # the threads end with the ingress, which closes models too
+            await asyncio.get_running_loop().run_in_executor(self._threads, each.model.close)
+
+
+def _wanted_ports(ports: Sequence[Port], request: InferRequest) -> list[tuple[str, Port]]:
+    """Return the outputs that are wanted, each under the name that the client used."""
+    if not request.outputs:
+        return [(port.name, port) for port in ports]
+    by_name = {name: port for port in ports for name in port.names}
+    unknown = [each.name for each in request.outputs if each.name not in by_name]
+    if unknown:
+        names = ", ".join(repr(port.name) for port in ports)
+        raise BadRequestError(f"the model has no output {unknown[0]!r}; its outputs are {names}")
+    return [(each.name, by_name[each.name]) for each in request.outputs]
+
+
+def _fitted(ports: Sequence[Port], inputs: Sequence[InputTensor]) -> dict[str, Tensor]:
+    """Return tensors in the model's own layout; their element types have to be the model's."""
+    by_name = {name: port for port in ports for name in port.names}
+    for each in inputs:
+        port = by_name.get(each.name)
+        if port is not None and _kind(dtype_of(each.datatype)) != _kind(port.dtype):
+            wanted = datatype_of(port.dtype)
+            raise InputDtypeError(
+                port.name, each.datatype, wanted, f"send {wanted}, nothing is converted here"
+            )
+    return {each.name: Tensor.from_numpy(each.array, layout=None) for each in inputs}
+
+
+def _kind(dtype: np.dtype[Any]) -> tuple[str, int]:
+    return ("U", 0) if dtype.kind in "OSU" else (dtype.kind, dtype.itemsize)
+
+
+def _sample_count(ports: Sequence[Port], inputs: Mapping[str, Tensor]) -> int:
+    """How many samples a request holds: its first dimension, where the model leaves that open."""
+    first = ports[0]
+    tensor = next((inputs[name] for name in first.names if name in inputs), None)
+    if tensor is None or not first.shape or first.shape[0] != -1:
+        return 1
+    return tensor.shape[0]

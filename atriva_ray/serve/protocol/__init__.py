@@ -1,0 +1,1 @@
+"""The Open Inference Protocol, version 2: what clients send and get, without any transport."""
