@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-batch lint fmt lock venv clean
+.PHONY: help demo test bench bench-batch bench-serve lint fmt lock venv clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ bench: $(STAMP) ## Measure beside OpenVINO and Ray alone (BENCH_ARGS="--quick", 
 
 bench-batch: $(STAMP) ## Measure whole data sets beside OpenVINO and Ray Data alone
 	$(BIN)/python -m benchmarks.batch $(BENCH_ARGS)
+
+bench-serve: $(STAMP) ## Measure servers beside OpenVINO, plain Ray Serve and Triton
+	$(BIN)/python -m benchmarks.serve $(BENCH_ARGS)
 
 lint: $(STAMP) ## Check style, types and import contracts
 	$(BIN)/ruff check .

@@ -6,29 +6,24 @@ node of its own, prints a table, and writes JSON, Markdown and a plot.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import matplotlib as mpl
 import numpy as np
 import openvino as ov
 import ray
 import typer
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 from sklearn.datasets import load_sample_images
 
 from atriva_inference.preprocess import Preprocessing
@@ -36,16 +31,12 @@ from atriva_ray import InferenceRuntime
 from atriva_ray.batch.launch import run
 from atriva_ray.batch.report import BatchReport, JobProgress
 from atriva_ray.pictures import decode_picture
-from benchmarks.machine import about_machine
+from benchmarks.figures import Figures, show, write
 from benchmarks.models import light
 from benchmarks.peers.ray_data import run_ray_data
 from benchmarks.ray_node import RayNode
 
-mpl.use("Agg")  # no screen is needed
-
-from matplotlib import pyplot as plt
-
-__all__ = ["main"]
+__all__ = ["main", "native_rate"]
 
 _ROOT = Path(__file__).parent.parent
 _PACED = _ROOT / "tests" / "paced"
@@ -59,43 +50,10 @@ _CPUS = 4
 _out = Console()
 
 
-@dataclass(slots=True)
-class Figure:
-    """One quantity over all rounds.
-
-    Attributes:
-        name: what it is.
-        goal: what it should at least be; None if it is only told.
-        rounds: one value per round.
-    """
-
-    name: str
-    goal: float | None
-    rounds: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        """The median of the rounds."""
-        return statistics.median(self.rounds)
-
-
-class _Figures:
-    """Figures by name, in the order in which they were first told."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, Figure] = {}
-
-    def add(self, name: str, value: float, goal: float | None = None) -> None:
-        self.found.setdefault(name, Figure(name, goal)).rounds.append(value)
-        _out.print(f"  {name}: {value:.3f}", highlight=False)
-
-
 # -- float32 arrays --------------------------------------------------------------------------
 
 
-def _native_rate(
-    model: Path, arrays: Sequence[Any], rows: int, properties: dict[str, Any]
-) -> float:
+def native_rate(model: Path, arrays: Sequence[Any], rows: int, properties: dict[str, Any]) -> float:
     """Rows per second of `AsyncInferQueue` over arrays in memory."""
     core = ov.Core()
     queue = ov.AsyncInferQueue(core.compile_model(core.read_model(model), "CPU", properties))
@@ -113,13 +71,13 @@ def _native_rate(
     return rows / (time.perf_counter() - began_s)
 
 
-def _arrays(figures: _Figures, folder: Path, name: str, rounds: int, seconds: float) -> None:
+def _arrays(figures: Figures, folder: Path, name: str, rounds: int, seconds: float) -> None:
     model = light(name)
     threads = os.cpu_count() or 1
     properties = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": threads}
     generator = np.random.default_rng(1)
     samples = [generator.random(model.shape, "f4") for _ in range(_ROWS_PER_FILE)]
-    rate = _native_rate(model.path, samples, 100, properties)
+    rate = native_rate(model.path, samples, 100, properties)
     files = folder / name
     _write_arrays(files, samples, max(2, int(rate * seconds / _ROWS_PER_FILE)))
     rows = _ROWS_PER_FILE * len(list(files.iterdir()))
@@ -127,11 +85,11 @@ def _arrays(figures: _Figures, folder: Path, name: str, rounds: int, seconds: fl
     goals = {"squeezenet": 0.92, "resnet50": 0.97}
     for number in range(rounds):
         # Native before and after each: the machine may be another one a minute later.
-        first = _native_rate(model.path, samples, rows // 2, properties)
+        first = native_rate(model.path, samples, rows // 2, properties)
         report, ours_s = _ours(model.path, files, folder / f"out-{name}-{number}")
-        second = _native_rate(model.path, samples, rows // 2, properties)
+        second = native_rate(model.path, samples, rows // 2, properties)
         peer = run_ray_data(model.path, files, folder / f"peer-{name}-{number}", threads)
-        third = _native_rate(model.path, samples, rows // 2, properties)
+        third = native_rate(model.path, samples, rows // 2, properties)
         shutil.rmtree(folder / f"peer-{name}-{number}")
         native, beside_peer = (first + second) / 2, (second + third) / 2
         figures.add(f"{name}: native, rows/s", native)
@@ -166,24 +124,24 @@ def _ours(model: Path, data: Path, output: Path, **options: Any) -> tuple[BatchR
 # -- pictures --------------------------------------------------------------------------------
 
 
-def _jpeg(figures: _Figures, folder: Path, rounds: int, seconds: float) -> None:
+def _jpeg(figures: Figures, folder: Path, rounds: int, seconds: float) -> None:
     model = light("resnet50")
     preprocessing = Preprocessing(mean=(123.7, 116.3, 103.5), scale=(58.4, 57.1, 57.4))
     threads = os.cpu_count() or 1
     properties = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": threads}
     sample = np.zeros(model.shape, "f4")
-    rate = _native_rate(model.path, [sample], 40, properties)
+    rate = native_rate(model.path, [sample], 40, properties)
     pictures = folder / "pictures"
     _write_pictures(pictures, max(64, int(rate * seconds)))
     files = sorted(pictures.iterdir())
     _out.print(f"jpeg: {len(files):,} pictures of 640×480")
     for number in range(rounds):
         half = len(files) // 2
-        before = _native_rate(model.path, [sample], half, properties)
+        before = native_rate(model.path, [sample], half, properties)
         decode_s = _decoded_s(files, threads)
         output = folder / f"out-jpeg-{number}"
         report, ours_s = _ours(model.path, pictures, output, preprocessing=preprocessing, top_k=5)
-        after = _native_rate(model.path, [sample], half, properties)
+        after = native_rate(model.path, [sample], half, properties)
         infer_s = len(files) / ((before + after) / 2)
         ideal_s = infer_s + decode_s  # on the same cores, both cost what they cost alone
         figures.add("jpeg: decoding alone, pictures/s", len(files) / decode_s)
@@ -215,7 +173,7 @@ def _decoded_s(files: Sequence[Path], threads: int) -> float:
 # -- two devices -----------------------------------------------------------------------------
 
 
-def _devices(figures: _Figures, folder: Path, rounds: int, seconds: float) -> None:
+def _devices(figures: Figures, folder: Path, rounds: int, seconds: float) -> None:
     """One device that is four times as fast as the other, each alone as fast as its clock."""
     both = 1 / _FAST_S + 1 / _SLOW_S
     rows = int(both * seconds)
@@ -291,7 +249,7 @@ def main(
 ) -> None:
     """Measure whole data sets beside OpenVINO and Ray Data, and write the results."""
     logging.getLogger("ray").setLevel(logging.ERROR)
-    figures = _Figures()
+    figures = Figures()
     scenarios: dict[str, Callable[[Path], None]] = {
         "squeezenet": lambda at: _arrays(figures, at, "squeezenet", rounds, seconds),
         "resnet50": lambda at: _arrays(figures, at, "resnet50", rounds, seconds),
@@ -304,50 +262,9 @@ def main(
         ray.data.DataContext.get_current().enable_progress_bars = False
         for name in only.split(","):
             scenarios[name](Path(os.environ[_INSIDE]))
-    _show(list(figures.found.values()))
-    _write(list(figures.found.values()), output)
-
-
-def _show(figures: Sequence[Figure]) -> None:
-    table = Table("", "goal", "median", "rounds")
-    for each in figures:
-        goal = "" if each.goal is None else f"≥ {each.goal:.2f}"
-        spread = f"{min(each.rounds):.2f} to {max(each.rounds):.2f}"
-        table.add_row(each.name, goal, f"{each.median:.3f}", spread)
-    _out.print(table)
-
-
-def _write(figures: Sequence[Figure], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / time.strftime("batch-%Y-%m-%d-%H%M")
-    machine = about_machine()
-    content = {"machine": machine, "figures": [asdict(each) for each in figures]}
-    stem.with_suffix(".json").write_text(json.dumps(content, indent=2, default=str))
-    lines = ["| | goal | median | rounds |", "| --- | ---: | ---: | ---: |"]
-    for each in figures:
-        goal = "" if each.goal is None else f"≥ {each.goal:.2f}"
-        spread = f"{min(each.rounds):.2f} to {max(each.rounds):.2f}"
-        lines.append(f"| {each.name} | {goal} | {each.median:.3f} | {spread} |")
-    stem.with_suffix(".md").write_text("\n".join(["# Data sets", "", *lines, ""]))
-    _draw([each for each in figures if "rows/s" not in each.name], stem.with_suffix(".png"))
-    _out.print(f"wrote {stem}.json, .md and .png")
-
-
-def _draw(figures: Sequence[Figure], path: Path) -> None:
-    shown = [each for each in figures if "pictures/s" not in each.name]
-    figure, axis = plt.subplots(figsize=(8, 0.4 * len(shown) + 1), layout="constrained")
-    names = [each.name for each in shown]
-    colours = ["#9aa4af" if "Ray Data" in name and "÷" not in name else "#1f6feb" for name in names]
-    axis.barh(names, [each.median for each in shown], color=colours)
-    for index, each in enumerate(shown):
-        axis.text(0.02, index, f"{each.median:.2f}", va="center", color="white", weight="bold")
-        if each.goal is not None:
-            axis.plot([each.goal] * 2, [index - 0.4, index + 0.4], color="#cf222e")
-    axis.invert_yaxis()
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.set_title("Whole data sets (red: goal)", loc="left", fontweight="bold")
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    found = list(figures.found.values())
+    show(found)
+    write(found, output, "batch", "Whole data sets", lambda each: "s/s" not in each.name)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -97,6 +98,9 @@ def serve(
         float | None,
         typer.Option(metavar="SECONDS", help="Look at the repository that often for changes."),
     ] = None,
+    name: Annotated[
+        str, typer.Option(help="Of this server; each on a cluster has one of its own.")
+    ] = "atriva",
     control: Annotated[
         bool, typer.Option("--control/--no-control", help="Whether clients may load and unload.")
     ] = True,
@@ -134,8 +138,8 @@ def serve(
     # Ray Serve reads it in every process of a cluster that this program starts.
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
     settings = _settings(
-        models=tuple(models or ()),
-        repository=repository,
+        models=tuple(map(_model_from_here, models or ())),
+        repository=None if repository is None else _from_here(repository),
         model={name: value for name, value in told.items() if value is not None},
         host=host,
         http_port=port or None,
@@ -152,10 +156,14 @@ def serve(
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with _err.status("starting"), serving(settings, address) as running:
-            _show(running)
+        with ExitStack() as stack:
+            with _err.status("starting"):
+                running = stack.enter_context(serving(settings, name=name, address=address))
+            signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own handler in front
             if not any(each.state == "READY" for each in running.models) and not repository:
+                _show_failures(running)
                 raise typer.Exit(_EXIT_FAILED)
+            _show(running)
             signal.pause()
     except KeyboardInterrupt:
         _err.print("stopped")
@@ -214,6 +222,21 @@ def _settings(**given: Any) -> ServeSettings:
         raise OptionError(option, value, first["msg"].removeprefix("Value error, ")) from None
 
 
+def _model_from_here(argument: str) -> str:
+    name, equals, path = argument.partition("=")
+    # As the catalog takes it: a path may have an equals sign in it.
+    if not equals or "/" in name or Path(argument).expanduser().exists():
+        return _from_here(argument)
+    return f"{name}={_from_here(path)}"
+
+
+def _from_here(location: str) -> str:
+    """Return a path that means the same in every folder: processes of the cluster have others."""
+    if not location or "://" in location:
+        return location
+    return str(Path(location).expanduser().absolute())
+
+
 def _read_labels(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
@@ -233,5 +256,14 @@ def _show(running: Serving) -> None:
     _out.print(f"Ray   {running.cluster}; Ctrl-C stops", soft_wrap=True)
 
 
+def _show_failures(running: Serving) -> None:
+    for each in running.models:
+        line = (
+            f"[red]error[/red] model {escape(each.name)}: {escape(' '.join(each.reason.split()))}"
+        )
+        _err.print(line, soft_wrap=True, highlight=False)
+
+
 def _interrupt(*_signal: object) -> NoReturn:
+    signal.alarm(0)  # Ray's own handler ends the program 3 s later, whatever it is doing
     raise KeyboardInterrupt

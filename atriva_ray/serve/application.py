@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from atriva_inference.errors import InferenceRuntimeError
 from atriva_ray.ray_errors import translated
 from atriva_ray.serve.catalog import Catalog
 from atriva_ray.serve.ingress import Ingress, token_store
@@ -19,15 +20,23 @@ from atriva_ray.serve.shelf import open_shelf
 from atriva_ray.serve.table import Table, TableVersion
 from atriva_ray.serve.tally import Tally
 
-__all__ = ["APPLICATION", "CATALOG", "app"]
+__all__ = ["CATALOG", "app"]
 
-APPLICATION = "atriva"
 CATALOG = "Catalog"
+
+Value = TypeVar("Value")
 
 _CALLS = 100_000
 _LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 _HEALTH_PERIOD_S = 5.0
 _DRAIN_TIMEOUT_S = 30.0
+
+
+async def _outcome(work: Awaitable[Value]) -> Value | InferenceRuntimeError:
+    try:
+        return await work
+    except InferenceRuntimeError as error:
+        return error.with_traceback(None)
 
 
 @serve.deployment(
@@ -60,21 +69,23 @@ class CatalogDeployment:
         """See `Catalog.tallies`."""
         return await self._catalog.tallies(*arguments)
 
-    async def index(self) -> tuple[ModelState, ...]:
+    # What these raise on purpose they return: Ray Serve logs exceptions, each with a traceback.
+
+    async def index(self) -> tuple[ModelState, ...] | InferenceRuntimeError:
         """See `Catalog.index`."""
-        return await self._catalog.index()
+        return await _outcome(self._catalog.index())
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str) -> InferenceRuntimeError | None:
         """See `Catalog.load`."""
-        await self._catalog.load(name)
+        return await _outcome(self._catalog.load(name))
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, name: str) -> InferenceRuntimeError | None:
         """See `Catalog.unload`."""
-        await self._catalog.unload(name)
+        return await _outcome(self._catalog.unload(name))
 
-    async def settled(self) -> tuple[ModelState, ...]:
+    async def settled(self) -> tuple[ModelState, ...] | InferenceRuntimeError:
         """See `Catalog.settled`."""
-        return await self._catalog.settled()
+        return await _outcome(self._catalog.settled())
 
     async def __del__(self) -> None:
         """Let go of the models."""
@@ -124,9 +135,12 @@ class CatalogCalls:
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         try:
-            return await getattr(self._handle, method).remote(*arguments)
+            outcome = await getattr(self._handle, method).remote(*arguments)
         except Exception as error:  # noqa: BLE001 - the table knows which ones are Ray's
             raise translated(error, "the catalog") from None
+        if isinstance(outcome, InferenceRuntimeError):
+            raise outcome
+        return outcome
 
 
 _here: Ingress | None = None
@@ -180,18 +194,20 @@ class IngressDeployment:
         await self._ingress.stop()
 
 
-def app(settings: ServeSettings) -> serve.Application:
+def app(settings: ServeSettings | Mapping[str, Any]) -> serve.Application:
     """Build the application, for ``serve run atriva_ray.serve:app models=...`` and Serve files.
 
     Args:
         settings: what is served, and where; the ``args`` of a Serve file.
 
     Raises:
+        ValidationError: they are not what `ServeSettings` says (pydantic's).
         OptionError: others can reach the server, and there are no tokens.
     """
-    token_store(settings)
-    told = settings.model_dump()
+    checked = ServeSettings.model_validate(settings)
+    token_store(checked)
+    told = checked.model_dump()
     ingress: Callable[..., serve.Application] = IngressDeployment.options(  # type: ignore[attr-defined]
-        num_replicas=settings.ingresses
+        num_replicas=checked.ingresses
     ).bind
     return ingress(told, CatalogDeployment.bind(told))  # type: ignore[attr-defined]

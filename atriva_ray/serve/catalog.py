@@ -9,7 +9,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
@@ -18,10 +18,11 @@ from atriva_inference.errors import InferenceRuntimeError
 from atriva_ray.errors import RepositoryError, UnknownModelError
 from atriva_ray.model import Model
 from atriva_ray.runtime import InferenceRuntime
-from atriva_ray.serve.repository.changes import Target, difference, settle, targets
+from atriva_ray.serve.repository.changes import targets
 from atriva_ray.serve.repository.layout import RepositoryModel
 from atriva_ray.serve.repository.version_files import ModelVersion
 from atriva_ray.serve.server_face import ModelState
+from atriva_ray.serve.shelf_watch import follow_shelf, taken_over
 from atriva_ray.serve.table import Offer, OfferState, Table, TableVersion
 from atriva_ray.serve.tally import Tally
 from atriva_ray.serve.warm_up import warm_up
@@ -35,6 +36,7 @@ Value = TypeVar("Value")
 
 _LOADERS = 4
 _CONTACT_TIMEOUT_S = 10.0
+_HANDOVER_TIMEOUT_S = 120.0
 _LIVE_S = 15.0
 _ACKNOWLEDGE_TIMEOUT_S = 30.0
 _LOOK_AFTER_EVERY_S = 1.0
@@ -60,7 +62,6 @@ class Shelf(Protocol):
 class _Ingress:
     version: TableVersion
     seen_s: float
-    tallies: Mapping[tuple[str, str], Tally] = field(default_factory=dict)
 
 
 class Catalog:
@@ -90,14 +91,17 @@ class Catalog:
         """
         self._shelf = shelf
         self._namespace = namespace
-        self._load_first = load
+        self._first = load
         self._watch_s = watch_s
+        self._failure: InferenceRuntimeError | None = None
         self._table = Table(TableVersion(time.time_ns()))
         self._held: dict[str, Model] = {}
         self._ingresses: dict[str, _Ingress] = {}
+        self._tallies: dict[str, Mapping[tuple[str, str], Tally]] = {}  # also of those that ended
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._changed = asyncio.Condition()
-        self._contact = asyncio.Event()
+        self._called = asyncio.Event()
+        self._handed_over = asyncio.Event()
         self._runtimes: dict[str, InferenceRuntime] = {}
         self._runtimes_lock = asyncio.Lock()
         self._threads = ThreadPoolExecutor(_LOADERS, thread_name_prefix="atriva-load")
@@ -130,10 +134,14 @@ class Catalog:
         Returns:
             None if the ingress is to `adopt` its table first: another catalog made it.
         """
-        self._ingresses[ingress_id] = _Ingress(version, time.monotonic(), tallies)
-        if version.epoch not in (0, self._table.version.epoch):
+        self._ingresses[ingress_id] = _Ingress(version, time.monotonic())
+        self._tallies[ingress_id] = tallies
+        is_of_before = version.epoch not in (0, self._table.version.epoch)
+        if not is_of_before and not self._called.is_set():
+            self._handed_over.set()  # there is nothing to be handed over
+        self._called.set()
+        if is_of_before:
             return None
-        self._contact.set()
         async with self._changed:
             self._changed.notify_all()
             try:
@@ -149,29 +157,34 @@ class Catalog:
             async with self._locks[name]:
                 if name in self._table.models:
                     continue
-                kept = [offer for offer in offers if offer.is_ready and await self._hold(offer)]
+                kept = [
+                    offer
+                    for offer in offers
+                    if _is_broken(offer) or (offer.is_ready and await self._hold(offer))
+                ]
                 await self._publish(self._table.with_offers(name, kept))
         if table.is_settled and not self._table.is_settled:
             await self._publish(self._table.settled())
-        self._contact.set()
+        self._handed_over.set()
 
     async def tallies(
         self, ingress_id: str, mine: Mapping[tuple[str, str], Tally]
     ) -> Mapping[tuple[str, str], Tally]:
         """Return what all ingresses counted, given what one counted just now."""
-        if ingress_id in self._ingresses:
-            self._ingresses[ingress_id].tallies = mine
-        gathered: defaultdict[tuple[str, str], list[Tally]] = defaultdict(list)
-        for ingress in self._ingresses.values():
-            for key, tally in ingress.tallies.items():
-                gathered[key].append(tally)
-        return {key: Tally.total(tallies) for key, tallies in gathered.items()}
+        self._tallies[ingress_id] = mine
+        gathered: dict[tuple[str, str], list[Tally]] = {
+            (offer.name, offer.version): [] for offer in self._table.offers if offer.is_ready
+        }
+        for tallies in self._tallies.values():
+            for key in gathered.keys() & tallies.keys():
+                gathered[key].append(tallies[key])
+        return {key: Tally.total(each) for key, each in gathered.items()}
 
     # -- models --------------------------------------------------------------------------------
 
     async def index(self) -> tuple[ModelState, ...]:
         """Return every version of every model, on the shelf or served."""
-        found = await self._in_thread(self._shelf.look)
+        found = await self._look()
         states = {
             (offer.name, offer.version): ModelState(
                 offer.name, offer.version, offer.state.value, offer.reason
@@ -198,10 +211,10 @@ class Catalog:
             UnknownModelError: the shelf has no such model.
             RepositoryError: a version cannot be loaded; what was served before still is.
         """
-        found = {model.name: model for model in await self._in_thread(self._shelf.look)}
+        found = {model.name: model for model in await self._look()}
         if name not in found:
             raise UnknownModelError(name, "", sorted(found))
-        await self._bring_up(found[name])
+        await self.bring_up(found[name])
 
     async def unload(self, name: str) -> None:
         """Take a model away; returns when no ingress has it any more and its memory is free.
@@ -216,83 +229,7 @@ class Catalog:
             await self._publish(self._table.with_offers(name, ()))
             await self._let_go(offers)
 
-    async def settled(self) -> tuple[ModelState, ...]:
-        """Return what became of the models of the beginning, as soon as that is known."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._table.is_settled)
-        return tuple(
-            ModelState(offer.name, offer.version, offer.state.value, offer.reason)
-            for offer in self._table.offers
-        )
-
-    async def close(self) -> None:
-        """Let go of every model."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for runtime in self._runtimes.values():
-            await self._in_thread(runtime.close)
-        await self._in_thread(self._shelf.close)
-        self._threads.shutdown()
-
-    # -- inside --------------------------------------------------------------------------------
-
-    async def _begin(self) -> None:
-        try:
-            async with asyncio.timeout(_CONTACT_TIMEOUT_S):
-                await self._contact.wait()
-        except TimeoutError:
-            _logger.warning("no ingress called within %g s", _CONTACT_TIMEOUT_S)
-        if self._table.is_settled:  # a catalog before this one had begun
-            return
-        found = await self._in_thread(self._shelf.look)
-        wanted = [
-            model for model in found if self._load_first is None or model.name in self._load_first
-        ]
-        results = await asyncio.gather(*map(self._bring_up, wanted), return_exceptions=True)
-        for model, result in zip(wanted, results, strict=True):
-            if isinstance(result, BaseException):
-                _logger.error("model %s: %s", model.name, result)
-        for name in sorted(set(self._load_first or ()) - {model.name for model in found}):
-            offer = Offer(name, "", "", OfferState.UNAVAILABLE, reason="there is no such model")
-            await self._publish(self._table.with_offers(name, [offer]))
-        await self._publish(self._table.settled())
-        if self._watch_s is not None:
-            await self._watch_shelf(found, self._watch_s)
-
-    async def _watch_shelf(self, first: Sequence[RepositoryModel], every_s: float) -> None:
-        """Load, load anew and unload whatever has changed, as long as this runs."""
-        before, served = first, targets(first)
-        while True:
-            await asyncio.sleep(every_s)
-            try:
-                look = await self._in_thread(self._shelf.look)
-            except (InferenceRuntimeError, OSError) as error:
-                _logger.warning("the repository cannot be looked at: %s", error)
-                continue
-            wanted = settle(look, before, served)
-            changes = difference(served, wanted)
-            changed = {each.name for each in (*changes.load, *changes.reload, *changes.unload)}
-            before, served = look, wanted
-            for name in sorted(changed):
-                await self._follow_change(
-                    name, look, [wanted[key] for key in wanted if key[0] == name]
-                )
-
-    async def _follow_change(
-        self, name: str, look: Sequence[RepositoryModel], wanted: Sequence[Target]
-    ) -> None:
-        try:
-            if wanted:
-                found = next(model for model in look if model.name == name)
-                versions = tuple(each.version for each in wanted)
-                await self._bring_up(replace(found, versions=versions))
-            else:
-                await self.unload(name)
-        except InferenceRuntimeError as error:
-            _logger.error("model %s: %s", name, error)  # noqa: TRY400 - it says where
-
-    async def _bring_up(self, found: RepositoryModel) -> None:
+    async def bring_up(self, found: RepositoryModel) -> None:
         """Serve the versions of a model that are to be served, and no others."""
         async with self._locks[found.name]:
             served = {offer.version: offer for offer in self._table.models.get(found.name, ())}
@@ -337,6 +274,68 @@ class Catalog:
             await self._let_go(offer for offer in served.values() if offer.load_id not in loads)
         if problems:
             raise RepositoryError(found.name, "; ".join(problems))
+
+    async def settled(self) -> tuple[ModelState, ...]:
+        """Return what became of the models of the beginning, as soon as that is known.
+
+        Raises:
+            RepositoryError: the repository could not be read.
+        """
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._table.is_settled)
+        if self._failure is not None:
+            raise self._failure
+        return tuple(
+            ModelState(offer.name, offer.version, offer.state.value, offer.reason)
+            for offer in self._table.offers
+        )
+
+    async def close(self) -> None:
+        """Let go of every model."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for runtime in self._runtimes.values():
+            await self._in_thread(runtime.close)
+        await self._in_thread(self._shelf.close)
+        self._threads.shutdown()
+
+    # -- inside --------------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        try:
+            async with asyncio.timeout(_CONTACT_TIMEOUT_S):
+                await self._called.wait()
+            async with asyncio.timeout(_HANDOVER_TIMEOUT_S):  # it opens models
+                await self._handed_over.wait()
+        except TimeoutError:
+            _logger.warning("no ingress called, or none handed over what it has")
+        try:
+            found = await self._look()
+        except InferenceRuntimeError as error:
+            _logger.error("nothing can be loaded: %s", error)  # noqa: TRY400 - it says where
+            self._failure, found = error, ()
+        if self._table.is_settled:  # a catalog before this one had begun
+            served = taken_over(found, self._table)
+        else:
+            served = targets(found)
+            await self._load_first(found)
+        if self._watch_s is not None:
+            await follow_shelf(self, self._look, found, served, self._watch_s)
+
+    async def _load_first(self, found: Sequence[RepositoryModel]) -> None:
+        wanted = [model for model in found if self._first is None or model.name in self._first]
+        results = await asyncio.gather(*map(self.bring_up, wanted), return_exceptions=True)
+        for model, result in zip(wanted, results, strict=True):
+            if isinstance(result, BaseException):
+                _logger.error("model %s: %s", model.name, result)
+        for name in sorted(set(self._first or ()) - {model.name for model in found}):
+            offer = Offer(name, "", "", OfferState.UNAVAILABLE, reason="there is no such model")
+            await self._publish(self._table.with_offers(name, [offer]))
+        await self._publish(self._table.settled())
+
+    async def _look(self) -> tuple[RepositoryModel, ...]:
+        return await self._in_thread(self._shelf.look)
 
     async def _loaded(self, found: RepositoryModel, version: ModelVersion) -> Offer:
         """Load a version and warm it up; the offer says so if that fails."""
@@ -460,6 +459,11 @@ class Catalog:
     ) -> Value:
         call = partial(work, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _is_broken(offer: Offer) -> bool:
+    """Whether it could not be loaded at all, rather than not be opened in one place."""
+    return offer.state is OfferState.UNAVAILABLE and not offer.load_id
 
 
 def _platform(backend: str, version: ModelVersion) -> str:

@@ -94,7 +94,7 @@ class Ingress:
         self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen as soon as the catalog has said what there is, or will be.
+        """Listen as soon as everything is open that the catalog says there is by now.
 
         Raises:
             OSError, OptionError: a port cannot be had.
@@ -153,7 +153,6 @@ class Ingress:
                     await self._catalog.adopt(self._models.table)
                     switched = TableVersion()
                     continue
-                first.set()
                 if table.version == switched:
                     continue
                 failures = await self._models.switch(table)
@@ -161,6 +160,7 @@ class Ingress:
                 _logger.warning("the catalog does not answer: %s", error)
                 await asyncio.sleep(_RETRY_S)
                 continue
+            first.set()  # from now on clients find here what they find elsewhere
             for offer, reason in failures.items():
                 _logger.warning("cannot open model %s %s: %s", offer.name, offer.version, reason)
             if failures:

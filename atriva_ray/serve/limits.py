@@ -5,6 +5,7 @@ Everything here is bare ASGI, since every request goes through it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,6 +55,14 @@ class LimitsMiddleware:
         try:
             reception.head = read_head(scope, self._limits)
             await self._run(scope, reception, sender)
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not this request was cancelled, but something that it waited for.
+            error = RuntimeError("what the request waited for was cancelled")
+            error.__cause__ = cancelled
+            await _answer(error, scope, reception, sender)
         except Exception as error:  # noqa: BLE001 - all end here
             await _answer(error, scope, reception, sender)
         finally:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -54,14 +54,27 @@ class OpenModel:
         model: its replicas.
         tally: what it answered here.
         running: requests that have no answer yet.
-        is_idle: set while there are none.
+        users: those, and requests that are not under way yet.
+        is_idle: set when the last of the users has gone.
     """
 
     offer: Offer
     model: Model
     tally: Tally = field(default_factory=Tally)
     running: int = 0
+    users: int = 0
     is_idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @contextmanager
+    def kept(self) -> Iterator[Self]:
+        """Keep it open for a request; one that is being prepared may run it later."""
+        self.users += 1
+        try:
+            yield self
+        finally:
+            self.users -= 1
+            if self.users == 0:
+                self.is_idle.set()
 
     async def infer(self, request: InferRequest) -> InferAnswer:
         """Run one request.
@@ -95,8 +108,9 @@ class OpenModel:
         began_ns = time.perf_counter_ns()
         self.running += 1
         try:
-            async with asyncio.timeout(timeout_s):
-                outputs = await self.model.run_async(inputs)
+            with self.kept():
+                async with asyncio.timeout(timeout_s):
+                    outputs = await self.model.run_async(inputs)
         except BaseException as error:
             self.tally.failed(time.perf_counter_ns() - began_ns)
             if isinstance(error, TimeoutError) and timeout_s is not None:
@@ -104,8 +118,6 @@ class OpenModel:
             raise
         finally:
             self.running -= 1
-            if self.running == 0:
-                self.is_idle.set()
         samples = _sample_count(self.model.inputs, inputs)
         self.tally.answered(time.perf_counter_ns() - began_ns, samples, time.time_ns() // 1_000_000)
         return outputs
@@ -195,7 +207,7 @@ class OpenModels:
         self._threads.shutdown()
 
     async def _close(self, each: OpenModel) -> None:
-        while each.running:
+        while each.users:
             each.is_idle.clear()
             await each.is_idle.wait()
         with suppress(RuntimeError):  # the threads end with the ingress, which closes models too

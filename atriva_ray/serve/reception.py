@@ -47,7 +47,9 @@ def read_head(scope: Scope, limits: Limits) -> RequestHead:
         if name == b"content-length":
             head.size_bytes = _length("Content-Length", value)
         elif name == b"inference-header-content-length":
-            json_bytes = _length("Inference-Header-Content-Length", value)
+            # If it comes twice, none of them may be too large: the application takes the first.
+            length = _length("Inference-Header-Content-Length", value)
+            json_bytes = max(json_bytes, length)
         elif name == b"content-encoding":
             head.coding = _join(head.coding, value.decode("latin-1").strip().lower())
         elif name == b"transfer-encoding":

@@ -122,8 +122,8 @@ class Server:
         timeout_s: float | None = None,
     ) -> PictureAnswer:
         """Run a model on a JPEG or PNG file."""
-        found = self._models.find(name, version)
-        return await classify_picture(found, picture, count, timeout_s)
+        with self._models.find(name, version).kept() as found:  # while the picture is decoded
+            return await classify_picture(found, picture, count, timeout_s)
 
     def labels(self, name: str, version: str) -> tuple[str, ...]:
         """Return the names of the entries of a model's first output."""

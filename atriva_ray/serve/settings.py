@@ -5,12 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from atriva_ray.connection import DEFAULT_NAMESPACE
 
 __all__ = ["ServeSettings"]
 
+
+def _listed(value: object) -> object:
+    """Take ``a,b`` as well, which is all that ``serve run`` can pass on."""
+    return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+
+_Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 _Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
@@ -39,9 +46,9 @@ class ServeSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    models: tuple[str, ...] = ()
+    models: _Names = ()
     repository: str | None = None
-    load: tuple[str, ...] | None = None
+    load: _Names | None = None
     model: dict[str, Any] = Field(default_factory=dict)
     host: str = "127.0.0.1"
     http_port: _Port | None = 8000

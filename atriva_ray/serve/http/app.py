@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +23,7 @@ from atriva_ray.serve.http.gate import Gate
 from atriva_ray.serve.http.pages import Page, page_routes
 from atriva_ray.serve.http_errors import ClientGoneError, MethodNotAllowedError, NoSuchPathError
 from atriva_ray.serve.limits import Limits, LimitsMiddleware, receive_body
+from atriva_ray.serve.protocol.messages import ParameterValue
 from atriva_ray.serve.protocol.metadata import (
     live_json,
     model_metadata_json,
@@ -29,6 +31,7 @@ from atriva_ray.serve.protocol.metadata import (
     ready_json,
     server_metadata_json,
 )
+from atriva_ray.serve.protocol.parameters import parameters_of
 from atriva_ray.serve.protocol.rest_answer import encode_answer
 from atriva_ray.serve.protocol.rest_request import (
     HEADER_LENGTH,
@@ -41,6 +44,8 @@ __all__ = ["ServedOverHttp", "make_app"]
 
 _MAX_PARAMETERS = 64
 _MAX_DIGITS = 9
+_MAX_SHOWN = 200
+_FILE = "file:"
 
 
 class ServedOverHttp(InferenceServer, Page, Protocol):
@@ -55,7 +60,8 @@ def make_app(server: ServedOverHttp, limits: Limits, gate: Gate) -> ASGIApp:
         limits: how much and how slowly clients may ask.
         gate: who may ask.
     """
-    router = _Router([*page_routes(server, gate), *_Endpoints(server, limits).routes()])
+    routes = [*page_routes(server, gate), *_Endpoints(server, limits).routes()]
+    router = _Router(routes, redirect_slashes=False)  # a redirection is no answer of the protocol
     return LimitsMiddleware(gate.guard(router), limits)
 
 
@@ -105,6 +111,7 @@ class _Endpoints:
             routes += [
                 Route(f"{model}/config", self.config),
                 Route(f"{model}/stats", self.statistics),
+                Route(f"{model}/trace/setting", self.not_here, methods=["GET", "POST"]),
                 Route(model, self.model_metadata),
             ]
         for path in ("/v2/systemsharedmemory", "/v2/cudasharedmemory", "/v2/trace", "/v2/logging"):
@@ -131,7 +138,11 @@ class _Endpoints:
             asked = parse_infer_request(body, None if length is None else int(length))
         async with _while_connected(request):
             answer = await self._server.infer(name, version, asked)
-        labels = self._server.labels(name, version) if _wants_classes(asked.outputs) else ()
+        labels = (
+            self._server.labels(name, answer.model_version or version)
+            if _wants_classes(asked.outputs)
+            else ()
+        )
         encoded = encode_answer(answer, asked, labels)
         headers = {"content-type": encoded.content_type}
         if encoded.json_length is not None:
@@ -160,7 +171,8 @@ class _Endpoints:
 
     async def live(self, _request: Request) -> Response:
         """Whether the process works."""
-        return _flag(live_json(is_live=self._server.is_live()), is_true=True)
+        is_live = self._server.is_live()
+        return _flag(live_json(is_live=is_live), is_true=is_live)
 
     async def ready(self, _request: Request) -> Response:
         """Whether everything that should be loaded is."""
@@ -199,7 +211,7 @@ class _Endpoints:
 
     async def not_here(self, request: Request) -> Response:
         """Refuse what Triton has and this server does not."""
-        raise NotSupportedError(request.url.path)
+        raise NotSupportedError(request.scope["path"][:_MAX_SHOWN])
 
     # -- repository ----------------------------------------------------------------------------
 
@@ -222,10 +234,11 @@ class _Endpoints:
         return Response(status_code=200)
 
     async def _parameters(self, request: Request) -> dict[str, Any]:
-        parameters = (await self._options(request)).get("parameters", {})
-        if not isinstance(parameters, dict) or len(parameters) > _MAX_PARAMETERS:
+        options = await self._options(request)
+        parameters = parameters_of("the request", options.get("parameters"))
+        if len(parameters) > _MAX_PARAMETERS:
             raise BadRequestError("'parameters' is to be an object of a few values")
-        return parameters
+        return {name: _repository_value(name, each) for name, each in parameters.items()}
 
     async def _options(self, request: Request) -> Mapping[str, Any]:
         body = await receive_body(request.scope, request.receive, self._limits)
@@ -278,6 +291,16 @@ def _number(request: Request, name: str) -> int | None:
     if not text.isdecimal() or len(text) > _MAX_DIGITS:
         raise BadRequestError(f"{name} is {text[:20]!r}, which is no positive number")
     return int(text)
+
+
+def _repository_value(name: str, value: ParameterValue) -> ParameterValue | bytes:
+    """Return a parameter of a load or an unload; JSON has the bytes of files as base64."""
+    if not name.startswith(_FILE):
+        return value
+    with suppress(ValueError):
+        if isinstance(value, str):
+            return base64.b64decode(value, validate=True)
+    raise BadRequestError(f"the parameter {name[:80]!r} is no file in base64")
 
 
 def _wants_classes(outputs: Any) -> bool:

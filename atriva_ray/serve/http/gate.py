@@ -39,7 +39,7 @@ class Gate:
         self._hosts = (
             None
             if loopback_host is None or authorize is not None
-            else _LOOPBACK_NAMES | {loopback_host, f"[{loopback_host}]"}
+            else _LOOPBACK_NAMES | {loopback_host.lower(), f"[{loopback_host.lower()}]"}
         )
 
     @property
@@ -77,7 +77,7 @@ class Gate:
     def _check_site(self, host: str, origin: bytes | None) -> None:
         if origin is not None and origin.decode("latin-1").partition("://")[2] != host:
             raise ForbiddenOriginError("origin", origin.decode("latin-1"))
-        if self._hosts is not None and host and _without_port(host) not in self._hosts:
+        if self._hosts is not None and host and _without_port(host).lower() not in self._hosts:
             raise ForbiddenOriginError("host", host)
 
 
