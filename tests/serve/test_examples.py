@@ -12,7 +12,6 @@ import pytest
 from tests.conftest import EXAMPLES, ROOT
 from tests.serve.serving_tools import Server, started
 
-
 CURL = shutil.which("curl")
 DIGITS = EXAMPLES / "models" / "digits.onnx"
 
