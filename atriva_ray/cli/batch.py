@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from atriva_ray.cli.labels import read_labels
 from atriva_ray.cli.notices import quiet_ray
 from atriva_ray.cli.preprocessing import (
     Color,
@@ -30,7 +31,6 @@ from atriva_ray.cli.preprocessing import (
     Scale,
     read_preprocessing,
 )
-from atriva_ray.errors import InputFileError
 
 if TYPE_CHECKING:
     from atriva_ray.batch.report import BatchReport, JobProgress
@@ -120,7 +120,7 @@ def batch(
     from atriva_ray.batch import run  # noqa: PLC0415 - keeps --help fast
 
     quiet_ray()
-    names = _read_labels(labels)
+    names = [] if labels is None else read_labels(labels)
     preprocessing = read_preprocessing(
         preprocess, resize=resize, layout=layout, mean=mean, scale=scale, color=color, fit=fit
     )
@@ -168,15 +168,6 @@ def _pairs(text: str) -> dict[str, str]:
         name, separator, column = part.rpartition("=")
         pairs[name.strip() if separator else ""] = column.strip()
     return pairs
-
-
-def _read_labels(path: Path | None) -> list[str]:
-    if path is None:
-        return []
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputFileError(str(path), f"it cannot be read as lines of text: {error}") from error
 
 
 @contextmanager

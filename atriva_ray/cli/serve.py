@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from atriva_inference.errors import OptionError
+from atriva_ray.cli.labels import read_labels
 from atriva_ray.cli.notices import quiet_ray
 from atriva_ray.cli.preprocessing import (
     Color,
@@ -131,7 +132,7 @@ def serve(
         "backend": backend,
         "hint": hint,
         "replicas": int(replicas) if replicas is not None and replicas.isdigit() else replicas,
-        "labels": None if labels is None else _read_labels(labels),
+        "labels": None if labels is None else read_labels(labels),
         "preprocessing": preprocessing,
     }
     quiet_ray()
@@ -235,13 +236,6 @@ def _from_here(location: str) -> str:
     if not location or "://" in location:
         return location
     return str(Path(location).expanduser().absolute())
-
-
-def _read_labels(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputFileError(str(path), f"it cannot be read as lines of text: {error}") from error
 
 
 def _show(running: Serving) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import secrets
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from atriva_ray.errors import RequestTooLargeError, UnauthorizedError
+from atriva_ray.serve.protocol.rest_answer import encode_error
 from atriva_ray.serve.statuses import INTERNAL, status_of
 
 __all__ = [
@@ -144,7 +144,7 @@ def error_answer(error: Exception, *, what: str = "a request") -> ErrorAnswer:
             "this request could not be answered; who runs the server finds the reason "
             f"in its log at reference {reference}"
         )
-    body = json.dumps({"error": message}).encode()
+    body = encode_error(message)
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 from errno import EADDRINUSE
+from ipaddress import ip_address
 
 from atriva_inference.errors import OptionError
 
@@ -39,11 +39,15 @@ def check_free(host: str, port: int) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine can reach an address."""
-    with suppress(OSError):
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        return all(str(each[4][0]).startswith("127.") or each[4][0] == "::1" for each in found)
-    return False
+    """Whether only programs of this machine can reach an address; of a name, nobody knows."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        return False  # a name; what it stands for may change
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
 
 
 def _bound(host: str, port: int, *, is_shared: bool) -> socket.socket:

@@ -20,11 +20,11 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 from atriva_inference.errors import OptionError
 from atriva_ray.errors import InputFileError, UnauthorizedError
+from atriva_ray.serve.sockets import is_loopback
 
 __all__ = ["HASHES_VARIABLE", "TOKEN_VARIABLE", "TokenStore", "are_tokens_required", "new_token"]
 
@@ -224,7 +224,7 @@ def are_tokens_required(host: str, store: TokenStore | None, *, is_insecure: boo
     """
     if store is not None and len(store):
         return True
-    if _is_loopback(host) or is_insecure:
+    if is_loopback(host) or is_insecure:
         return False
     raise OptionError(
         "host",
@@ -259,14 +259,3 @@ def _parse(lines: Iterable[str]) -> tuple[tuple[_Known, ...], list[int]]:
 def _marks(status: os.stat_result) -> tuple[int, ...]:
     # The mode too: a file that was opened to everybody has the same time and size.
     return (status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode)
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        address = ip_address(host.strip("[]"))
-    except ValueError:
-        return False  # a name; what it stands for may change
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
