@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+import openvino as ov
 from onnx import TensorProto, helper
 
-__all__ = ["SuiteModel", "carrier_model", "digits", "light"]
+__all__ = ["SuiteModel", "carrier_model", "digits", "light", "of_pixels"]
 
 _ROOT = Path(__file__).parent.parent
 _LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -27,6 +28,20 @@ class SuiteModel:
 def light(name: str) -> SuiteModel:
     """Return an architecture that ships with the onnx package: full compute, made-up weights."""
     return SuiteModel(_LIGHT / f"light_{name}.onnx", (1, 3, 224, 224))
+
+
+def of_pixels(name: str, folder: Path) -> SuiteModel:
+    """Write an architecture that takes pictures as they are decoded: bytes, channels last."""
+    core = ov.Core()
+    steps = ov.preprocess.PrePostProcessor(core.read_model(light(name).path))
+    picture = steps.input(0)
+    picture.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    picture.model().set_layout(ov.Layout("NCHW"))
+    picture.preprocess().convert_element_type(ov.Type.f32)
+    picture.preprocess().mean([123.7, 116.3, 103.5]).scale([58.4, 57.1, 57.4])
+    path = folder / f"{name}-pixels.xml"
+    ov.save_model(steps.build(), path, compress_to_fp16=False)
+    return SuiteModel(path, (1, 224, 224, 3), "uint8")
 
 
 def digits() -> SuiteModel:

@@ -21,10 +21,12 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
+import openvino as ov
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 import typer
@@ -32,7 +34,7 @@ from rich.console import Console
 
 from benchmarks.batch import native_rate
 from benchmarks.figures import Figures, show, write
-from benchmarks.models import light
+from benchmarks.models import SuiteModel, light, of_pixels
 from benchmarks.ray_node import RayNode
 
 __all__ = ["main"]
@@ -40,8 +42,11 @@ __all__ = ["main"]
 _ROOT = Path(__file__).parent.parent
 _PEERS = Path(__file__).parent / "peers"
 _READY_TIMEOUT_S = 120.0
+_MODEL = "squeezenet"
+_PICTURES = "pictures"
 _CLIENTS = 16
-_LONE_REQUESTS = 60
+_LONE_REQUESTS = 200
+_NATIVE_S = 4.0
 _WINDOW_BITS = 22
 
 _out = Console()
@@ -50,24 +55,30 @@ _out = Console()
 class _Server:
     """One server that answers the protocol on two ports."""
 
-    def __init__(self, name: str, http_port: int, grpc_port: int, model: str) -> None:
+    def __init__(self, name: str, http_port: int, grpc_port: int) -> None:
         self.name = name
         self.http_port = http_port
         self.grpc_port = grpc_port
-        self.model = model
         self.url = f"http://127.0.0.1:{http_port}"
 
     def await_ready(self, process: subprocess.Popen[bytes]) -> None:
+        url = f"{self.url}/v2/models/{_MODEL}/ready"
         deadline_s = time.monotonic() + _READY_TIMEOUT_S
         while time.monotonic() < deadline_s:
             if process.poll() is not None:
                 break
             try:
-                with urllib.request.urlopen(f"{self.url}/v2/health/ready", timeout=5):  # noqa: S310
+                with urllib.request.urlopen(url, timeout=5):  # noqa: S310
                     return
             except OSError:
                 time.sleep(0.2)
         raise SystemExit(f"{self.name} did not start; see the lines above")
+
+    def input_name(self, model: str) -> str:
+        """Return the name of a model's input."""
+        with triton_http.InferenceServerClient(f"127.0.0.1:{self.http_port}") as client:
+            name: str = client.get_model_metadata(model)["inputs"][0]["name"]
+            return name
 
 
 def _free_port() -> int:
@@ -98,7 +109,9 @@ def _running(server: _Server, command: Sequence[str], env: dict[str, str]) -> It
 class _Requests:
     """One request in the forms that the programs which ask take."""
 
-    def __init__(self, folder: Path, array: Any, input_name: str, datatype: str) -> None:
+    def __init__(self, folder: Path, model: SuiteModel, input_name: str, datatype: str) -> None:
+        array = (np.random.default_rng(1).random(model.shape) * 255).astype(model.dtype)
+        self.array = array
         tensor = triton_http.InferInput(input_name, list(array.shape), datatype)
         tensor.set_data_from_numpy(array)
         body, self.json_bytes = triton_http.InferenceServerClient.generate_request_body([tensor])
@@ -139,9 +152,9 @@ file:close()
         return path
 
 
-def _wrk(server: _Server, requests: _Requests, seconds: float) -> float:
+def _wrk(server: _Server, requests: _Requests, seconds: float, model: str = _MODEL) -> float:
     """Requests per second over HTTP."""
-    url = f"{server.url}/v2/models/{server.model}/infer"
+    url = f"{server.url}/v2/models/{model}/infer"
     command = [
         "wrk",
         "-t1",
@@ -161,7 +174,7 @@ def _h2load(server: _Server, requests: _Requests, seconds: float) -> float:
     """Requests per second over gRPC."""
     command = [
         *("h2load", "-t1", f"-c{_CLIENTS}", "-m1", f"-D{max(1, int(seconds))}"),
-        *(f"-w{_WINDOW_BITS}", f"-W{_WINDOW_BITS}", f"--data={requests.frame(server.model)}"),
+        *(f"-w{_WINDOW_BITS}", f"-W{_WINDOW_BITS}", f"--data={requests.frame(_MODEL)}"),
         *("-H", "content-type: application/grpc", "-H", "te: trailers"),
         f"http://127.0.0.1:{server.grpc_port}/inference.GRPCInferenceService/ModelInfer",
     ]
@@ -174,12 +187,12 @@ def _h2load(server: _Server, requests: _Requests, seconds: float) -> float:
 def _lone_http_ms(server: _Server, requests: _Requests) -> float:
     """Median time of a request of one client over HTTP."""
     with triton_http.InferenceServerClient(f"127.0.0.1:{server.http_port}") as client:
-        return _median_ms(lambda: client.infer(server.model, [requests.http]))
+        return _median_ms(lambda: client.infer(_MODEL, [requests.http]))
 
 
 def _lone_grpc_ms(server: _Server, requests: _Requests) -> float:
     with triton_grpc.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client:
-        return _median_ms(lambda: client.infer(server.model, [requests.rpc]))
+        return _median_ms(lambda: client.infer(_MODEL, [requests.rpc]))
 
 
 def _median_ms(ask: Callable[[], object]) -> float:
@@ -194,54 +207,88 @@ def _median_ms(ask: Callable[[], object]) -> float:
 # -- the run ---------------------------------------------------------------------------------
 
 
-def _measure(
-    figures: Figures, servers: Sequence[_Server], folder: Path, rounds: int, seconds: float
+class _Load:
+    """A model and the requests for it."""
+
+    def __init__(self, model: SuiteModel, requests: _Requests) -> None:
+        self._model = model
+        self.requests = requests
+        self._rows = 100  # to find out how many take as long as is wanted
+        self._rows = int(self.native_rate() * _NATIVE_S)
+
+    def native_rate(self) -> float:
+        """Requests per second in one process that has nothing else to do."""
+        threads = {"INFERENCE_NUM_THREADS": os.cpu_count() or 1}
+        properties = {"PERFORMANCE_HINT": "THROUGHPUT", **threads}
+        return native_rate(self._model.path, [self.requests.array], self._rows, properties)
+
+    def native_ms(self) -> float:
+        """Median time of one request at a time in one process that has nothing else to do."""
+        threads = {"INFERENCE_NUM_THREADS": os.cpu_count() or 1}
+        compiled = ov.Core().compile_model(
+            self._model.path, "CPU", {"PERFORMANCE_HINT": "LATENCY", **threads}
+        )
+        request = compiled.create_infer_request()
+        return _median_ms(lambda: request.infer({0: self.requests.array}))
+
+    def share(self, ask: Callable[[], float]) -> tuple[float, float]:
+        """Return a rate, and what part it is of the rates in one process before and after."""
+        before = self.native_rate()
+        rate = ask()
+        return rate, rate / ((before + self.native_rate()) / 2)
+
+
+def _many_clients(
+    figures: Figures, servers: Sequence[_Server], load: _Load, seconds: float
 ) -> None:
-    model = light("squeezenet")
-    threads = os.cpu_count() or 1
-    properties = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": threads}
-    array = np.random.default_rng(1).random(model.shape, "f4")
-    with triton_http.InferenceServerClient(f"127.0.0.1:{servers[0].http_port}") as client:
-        about = client.get_model_metadata(servers[0].model)
-    requests = _Requests(folder, array, about["inputs"][0]["name"], "FP32")
-    rows = int(native_rate(model.path, [array], 100, properties) * seconds / 2)
+    found: dict[tuple[str, str], float] = {}
+    for server in servers:
+        for protocol, ask, goal in (("HTTP", _wrk, 0.65), ("gRPC", _h2load, 0.55)):
+            if protocol == "gRPC" and not server.grpc_port:
+                continue
+            rate, share = load.share(partial(ask, server, load.requests, seconds))
+            found[server.name, protocol] = rate
+            name = f"{protocol}, {_CLIENTS} clients: {server.name}, of one process"
+            figures.add(name, share, goal if server.name == "ours" else None)
+    for protocol, goal in (("HTTP", 1.4), ("gRPC", 1.15)):
+        if ("Triton", protocol) in found:
+            ratio = found["ours", protocol] / found["Triton", protocol]
+            figures.add(f"{protocol}, {_CLIENTS} clients: ours ÷ Triton", ratio, goal)
 
-    def native() -> float:
-        return native_rate(model.path, [array], rows, properties)
 
+def _one_client(figures: Figures, servers: Sequence[_Server], load: _Load) -> None:
+    found: dict[tuple[str, str], float] = {}
+    native_ms = load.native_ms()
+    figures.add("one process, no network: p50 ms", native_ms)
+    for server in servers:
+        for protocol, ask, goal_ms in (("HTTP", _lone_http_ms, 2.5), ("gRPC", _lone_grpc_ms, 3.0)):
+            if protocol == "gRPC" and not server.grpc_port:
+                continue
+            median_ms = ask(server, load.requests)
+            found[server.name, protocol] = median_ms
+            name = f"{protocol}, one client: {server.name}, p50 ms"
+            figures.add(name, median_ms, goal_ms if server.name == "ours" else None, is_limit=True)
+    if ("Triton", "HTTP") in found:
+        ratio = found["ours", "HTTP"] / found["Triton", "HTTP"]
+        figures.add("HTTP, one client: ours ÷ Triton", ratio, 0.5, is_limit=True)
+
+
+def _measure(
+    figures: Figures,
+    servers: Sequence[_Server],
+    load: _Load,
+    pictures: _Load,
+    rounds: int,
+    seconds: float,
+) -> None:
+    ours = servers[0]
     for server in servers:  # the first requests prepare what later ones use
-        _wrk(server, requests, 1)
+        _wrk(server, load.requests, 1)
     for _ in range(rounds):
-        before = native()
-        found: dict[tuple[str, str], float] = {}
-        for server in servers:
-            for kind, ask in (("HTTP", _wrk), ("gRPC", _h2load)):
-                if kind == "gRPC" and (not server.grpc_port or not shutil.which("h2load")):
-                    continue
-                rate = ask(server, requests, seconds)
-                after = native()
-                found[server.name, kind] = rate
-                share = rate / ((before + after) / 2)
-                goal = {"HTTP": 0.65, "gRPC": 0.55}[kind] if server.name == "ours" else None
-                figures.add(f"{kind}, 16 clients: {server.name}, of native", share, goal)
-                before = after
-            figures.add(
-                f"HTTP, one client: {server.name}, p50 ms",
-                _lone_http_ms(server, requests),
-                2.5 if server.name == "ours" else None,
-                is_limit=True,
-            )
-            if server.grpc_port:
-                figures.add(
-                    f"gRPC, one client: {server.name}, p50 ms",
-                    _lone_grpc_ms(server, requests),
-                    3.0 if server.name == "ours" else None,
-                    is_limit=True,
-                )
-        for kind, goal in (("HTTP", 1.4), ("gRPC", 1.15)):
-            if ("Triton", kind) in found:
-                ratio = found["ours", kind] / found["Triton", kind]
-                figures.add(f"{kind}, 16 clients: ours ÷ Triton", ratio, goal)
+        _many_clients(figures, servers, load, seconds)
+        _one_client(figures, servers, load)
+        _, share = pictures.share(partial(_wrk, ours, pictures.requests, seconds, _PICTURES))
+        figures.add(f"HTTP, {_CLIENTS} clients, pictures: ours, of one process", share, 0.8)
 
 
 def main(
@@ -255,19 +302,20 @@ def main(
     ),
 ) -> None:
     """Measure servers beside each other, and write the results."""
-    if shutil.which("wrk") is None:
-        raise SystemExit("wrk is missing; Debian has it as 'wrk', and h2load as 'nghttp2-client'")
-    model = light("squeezenet")
+    for program, package in (("wrk", "wrk"), ("h2load", "nghttp2-client")):
+        if shutil.which(program) is None:
+            raise SystemExit(f"{program} is missing; Debian has it in the package {package}")
     figures = Figures()
     with tempfile.TemporaryDirectory(prefix="atriva-") as name, ExitStack() as stack:
         folder = Path(name)
+        model, pixels = light(_MODEL), of_pixels(_MODEL, folder)
         node = RayNode(folder, os.cpu_count() or 2)
         stack.callback(node.stop)
-        ours = _Server("ours", _free_port(), _free_port(), "squeezenet")
+        ours = _Server("ours", _free_port(), _free_port())
         command = [
-            str(Path(sys.executable).with_name("atriva")),
-            "serve",
-            f"squeezenet={model.path}",
+            *(str(Path(sys.executable).with_name("atriva")), "serve"),
+            f"{_MODEL}={model.path}",
+            f"{_PICTURES}={pixels.path}",
         ]
         ports = ["--port", str(ours.http_port), "--grpc-port", str(ours.grpc_port)]
         servers = [stack.enter_context(_running(ours, [*command, *ports], node.env))]
@@ -278,12 +326,14 @@ def main(
             if not python:
                 _out.print(f"{peer} is left out: no Python for it was given")
                 continue
-            server = _Server(peer, _free_port(), _free_port() if has_grpc else 0, "squeezenet")
+            server = _Server(peer, _free_port(), _free_port() if has_grpc else 0)
             script = _PEERS / f"{peer.lower().replace(' ', '_')}_server.py"
             arguments = [str(model.path), str(server.http_port), str(server.grpc_port)]
             command = [python, str(script), *arguments]
             servers.append(stack.enter_context(_running(server, command, node.env)))
-        _measure(figures, servers, folder, rounds, seconds)
+        load = _Load(model, _Requests(folder, model, ours.input_name(_MODEL), "FP32"))
+        pictures = _Load(pixels, _Requests(folder, pixels, ours.input_name(_PICTURES), "UINT8"))
+        _measure(figures, servers, load, pictures, rounds, seconds)
     found = list(figures.found.values())
     show(found)
     write(found, output, "serve", "Models on the network", lambda each: "ms" not in each.name)

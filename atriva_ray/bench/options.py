@@ -32,6 +32,7 @@ HINTS = {
     "tput": PerformanceHint.THROUGHPUT,
     "cumulative_throughput": PerformanceHint.CUMULATIVE_THROUGHPUT,
     "ctput": PerformanceHint.CUMULATIVE_THROUGHPUT,
+    "adaptive": PerformanceHint.ADAPTIVE,
     "none": PerformanceHint.LATENCY,  # what OpenVINO's devices do when no hint is set
 }
 

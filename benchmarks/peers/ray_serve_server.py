@@ -3,8 +3,7 @@
 ``python ray_serve_server.py MODEL HTTP_PORT 0`` answers binary requests of the Open Inference
 Protocol with one tensor in and one out.
 """
-
-from __future__ import annotations
+# Annotations are not postponed: FastAPI could not look them up in what Ray sends to its workers.
 
 import asyncio
 import json
@@ -41,8 +40,8 @@ class Model:
         self._idle: list[ov.InferRequest] = [compiled.create_infer_request() for _ in range(count)]
         self._free = asyncio.Semaphore(count)
 
-    @app.get("/v2/health/ready")
-    async def ready(self) -> Response:
+    @app.get("/v2/models/{name}/ready")
+    async def ready(self, name: str) -> Response:  # noqa: ARG002 - there is one
         """Say that it is."""
         return Response()
 
@@ -80,7 +79,8 @@ class Model:
 
 
 if __name__ == "__main__":
-    ray.init(configure_logging=False, log_to_driver=False)
+    # A cluster of its own: Ray Serve has one set of proxies per cluster.
+    ray.init("local", configure_logging=False, log_to_driver=False, include_dashboard=False)
     serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
     serve.run(Model.bind(sys.argv[1]), name="plain", route_prefix="/")
     try:

@@ -14,15 +14,18 @@ __all__ = ["CompileOptions", "PerformanceHint"]
 
 
 class PerformanceHint(StrEnum):
-    """What to optimise for, in OpenVINO's words.
+    """What to optimise for, in OpenVINO's words and one of our own.
 
     LATENCY gives one request all of the device. THROUGHPUT, the default, runs several at once.
-    CUMULATIVE_THROUGHPUT does so on every candidate device together.
+    CUMULATIVE_THROUGHPUT does so on every candidate device together. ADAPTIVE compiles the model
+    for both of the first: a request that comes while no other runs gets all of the device, and
+    several share it; that takes twice the memory and twice the time to load.
     """
 
     LATENCY = "LATENCY"
     THROUGHPUT = "THROUGHPUT"
     CUMULATIVE_THROUGHPUT = "CUMULATIVE_THROUGHPUT"
+    ADAPTIVE = "ADAPTIVE"
 
     @classmethod
     def parse(cls, text: str) -> PerformanceHint:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
+from atriva_inference.adaptive import compile_adaptive
 from atriva_inference.backend import Backend, CompiledModel, make_backend
 from atriva_inference.device import Device, DeviceSpec
 from atriva_inference.errors import ClosedError, CompileError, DeviceNotAvailableError, OptionError
@@ -42,10 +43,11 @@ def compile_model(
             spec.text, names, "in one process (node/DEVICE needs a cluster)"
         )
     chosen = spec.choose(devices)
+    how = compile_adaptive if options.hint is PerformanceHint.ADAPTIVE else _compile_once
     reasons: dict[str, str] = {}
     for device in backend.expand(spec, chosen, options):
         try:
-            compiled = backend.compile(files, device, options)
+            compiled = how(backend, files, device, options)
         except CompileError as error:
             reasons |= error.reasons
             continue
@@ -55,6 +57,12 @@ def compile_model(
             )
         return compiled
     raise CompileError(str(files.path), spec.text, reasons)
+
+
+def _compile_once(
+    backend: Backend, files: ModelFiles, device: str, options: CompileOptions
+) -> CompiledModel:
+    return backend.compile(files, device, options)
 
 
 class InferenceRuntime:

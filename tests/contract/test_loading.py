@@ -75,7 +75,7 @@ def test_devices_come_in_the_order_auto_prefers(runtime):
     assert devices[-1].capabilities
 
 
-@pytest.mark.parametrize("hint", ["LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT", "latency"])
+@pytest.mark.parametrize("hint", ["LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT", "ADAPTIVE", "latency"])
 def test_hints(load, models, exact_config, answers, hint):
     model = load(models / "onnx/conv.onnx", performance_hint=hint, config=exact_config)
 
@@ -89,6 +89,18 @@ def test_latency_gives_the_device_to_one_request(package, load, models):
     throughput = load(path, "CPU", performance_hint=package.PerformanceHint.THROUGHPUT)
 
     assert latency.parallelism <= throughput.parallelism
+
+
+def test_adaptive_models_answer_alone_and_in_company(load, models, exact_config, answers):
+    model = load(models / "onnx/conv.onnx", performance_hint="ADAPTIVE", config=exact_config)
+    image = np.ones((1, 3, 8, 8), np.float32)
+    alone = model.run({"input": image})["output"].to_numpy()
+
+    together = [model.submit({"input": image}) for _ in range(32)]
+
+    for future in together:
+        np.testing.assert_allclose(future.result(30)["output"].to_numpy(), alone, rtol=1e-4)
+    assert answers(model)
 
 
 def test_config_reaches_the_backend(load, backend, models, answers, exact_config, tmp_path):

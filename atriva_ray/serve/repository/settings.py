@@ -57,7 +57,7 @@ class ModelSettings:
     device: str = "AUTO"
     backend: str = "openvino"
     replicas: int | str = "auto"
-    hint: PerformanceHint = PerformanceHint.THROUGHPUT
+    hint: PerformanceHint = PerformanceHint.ADAPTIVE
     config: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Preprocessing | None = None
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
