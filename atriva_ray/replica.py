@@ -32,7 +32,7 @@ from atriva_ray.lanes.together import find_together
 from atriva_ray.model_store import ModelSource, keep, locate
 from atriva_ray.stored_tensor import INLINE_LIMIT_BYTES, StoredTensor
 
-__all__ = ["MAX_CONCURRENT_CALLS", "Answer", "Replica", "ReplicaInfo"]
+__all__ = ["MAX_CONCURRENT_CALLS", "Answer", "Replica", "ReplicaInfo", "open_lanes"]
 
 MAX_CONCURRENT_CALLS = 10_000
 """Calls that may wait in one actor; Ray's own limit of 1,000 would block the next caller."""
@@ -132,7 +132,9 @@ class Replica:
         compiled = await asyncio.to_thread(compile_model, backend, files, spec, options)
         self._executor = LocalExecutor(self._model_name, compiled)
         self._threads = ThreadPoolExecutor(compiled.slot_count, thread_name_prefix="atriva-slot")
-        lanes = await asyncio.to_thread(_open_lanes, self._model_name, self._executor)
+        lanes = await asyncio.to_thread(
+            open_lanes, self._model_name, self._executor, has_batching=options.batching
+        )
         token = make_token()
         self._lanes = lanes
         self._listener = Listener(token, lanes.add)
@@ -238,18 +240,19 @@ class Replica:
         return self._executor
 
 
-def _open_lanes(model_name: str, executor: LocalExecutor) -> LaneServer:
-    """Start the lanes' threads: as many as requests run at once.
+def open_lanes(model_name: str, executor: LocalExecutor, *, has_batching: bool) -> LaneServer:
+    """Start a replica's lanes, with as many threads as requests run at once.
 
     Where the processor computes, a thread that only reads would take it from those that compute;
     beside another device, it gets the next request ready meanwhile.
     """
     is_busy = any("CPU" in device for device in executor.execution_devices)
+    together = find_together(executor, executor.inputs, executor.outputs) if has_batching else None
     return LaneServer(
         executor,
         Ports(model_name, executor.inputs, executor.outputs),
         executor.parallelism if is_busy else executor.parallelism + 1,
-        find_together(executor, executor.inputs, executor.outputs),
+        together,
     )
 
 

@@ -156,6 +156,7 @@ class InferenceRuntime:
         performance_hint: str = PerformanceHint.THROUGHPUT,
         config: Mapping[str, Any] | None = None,
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+        batching: bool = True,
         name: str | None = None,
         replicas: int | str = "auto",
         cpus_per_replica: int | None = None,
@@ -173,6 +174,8 @@ class InferenceRuntime:
             performance_hint: as in one process.
             config: as in one process.
             preprocessing: as in one process; the pixels are what travels to the replicas.
+            batching: whether small requests that wait at a replica may run as one. It is done only
+                where the model was seen to treat every row by itself.
             name: what other programs and `unload` know the model by. None: the file's name, and the
                 model is shared only with programs that load the same content in the same way.
             replicas: how many; ``auto`` puts one on every device that AUTO chose. If the model is
@@ -194,6 +197,7 @@ class InferenceRuntime:
             PerformanceHint.parse(performance_hint),
             check_config(config),
             preprocessing=check_preprocessing(preprocessing),
+            batching=batching,
         )
         source = self._find(model_path)
         model_name = name or PurePath(source.entry).stem
@@ -434,7 +438,7 @@ def _logged(work: Callable[[], object]) -> None:
 
 def _digest(source: ModelSource, backend: str, spec: DeviceSpec, options: CompileOptions) -> str:
     config = sorted((key, str(value)) for key, value in options.config.items())
-    how = (str(options.hint), config, options.preprocessing)
+    how = (str(options.hint), config, options.preprocessing, options.batching)
     text = repr((source.fingerprint, backend, spec.text.upper(), how))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -77,7 +77,8 @@ def serve(
         str | None, typer.Option(help="A number, or auto: one per device. [default: auto]")
     ] = None,
     hint: Annotated[
-        str | None, typer.Option(help="latency, throughput or adaptive (both, by load). [default: adaptive]")
+        str | None,
+        typer.Option(help="latency, throughput or adaptive (both, by load). [default: adaptive]"),
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="Text file with one class name per line.")

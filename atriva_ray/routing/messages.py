@@ -23,7 +23,7 @@ class ModelRequest:
         fingerprint: content hash of its files.
         backend: inference library.
         device: parsed device expression.
-        options: hint, backend properties and preprocessing.
+        options: hint, backend properties, preprocessing and batching.
         replica_count: replicas wanted; None for one on every chosen device.
         cpus_per_replica: CPUs of each replica; None shares out what is free.
         reserve_cpus: whether Ray keeps those CPUs from other tasks.
@@ -50,6 +50,7 @@ class ModelRequest:
             ("performance_hint", self.options.hint, other.options.hint),
             ("config", dict(self.options.config), dict(other.options.config)),
             ("preprocessing", self.options.preprocessing, other.options.preprocessing),
+            ("batching", self.options.batching, other.options.batching),
         ):
             if mine != theirs:
                 return f"with {what}={mine!s}, asked for {theirs!s}"

@@ -49,9 +49,11 @@ class CompileOptions:
         config: backend properties by name, passed through as they are.
         thread_count: CPU threads the model may use; None leaves it to the backend.
         preprocessing: what is built into the model, so that it takes pixels.
+        batching: whether requests that wait together may run as one, where that is done at all.
     """
 
     hint: PerformanceHint = PerformanceHint.THROUGHPUT
     config: Mapping[str, Any] = field(default_factory=dict)
     thread_count: int | None = None
     preprocessing: Preprocessing | None = None
+    batching: bool = True

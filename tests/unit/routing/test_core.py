@@ -226,6 +226,7 @@ def test_an_equal_request_while_replicas_start_waits_with_the_first(router, core
             {"options": CompileOptions(preprocessing=Preprocessing(color="bgr"))},
             "preprocessing=None, asked for Preprocessing(",
         ),
+        ({"options": CompileOptions(batching=False)}, "batching=True, asked for False"),
     ],
 )
 def test_another_model_of_the_same_name_is_refused(router, core, changes, message):

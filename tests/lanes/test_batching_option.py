@@ -1,0 +1,36 @@
+"""Requests run together only where the one who loads the model lets them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from atriva_inference.executor import LocalExecutor
+from atriva_inference.ports import Port
+from atriva_ray import replica
+from atriva_ray.lanes.server import LaneServer
+from tests.unit.fakes import FakeCompiledModel
+
+
+@pytest.mark.parametrize("has_batching", [True, False])
+def test_without_batching_rows_are_not_even_tried_in_company(monkeypatch, has_batching):
+    given = []
+
+    def start(*arguments):
+        given.append(arguments[-1])
+        return LaneServer(*arguments)
+
+    monkeypatch.setattr(replica, "LaneServer", start)
+    rows = Port("x", ("x",), np.dtype("float32"), (-1, 4))
+    compiled = FakeCompiledModel(inputs=(rows,), outputs=(replace(rows, name="y", names=("y",)),))
+    tried = []
+    compiled.infer = lambda array: tried.append(len(array)) or array * 2
+    executor = LocalExecutor("doubler", compiled)
+
+    replica.open_lanes("doubler", executor, has_batching=has_batching).close()
+
+    executor.close()
+    assert (given[0] is not None) == has_batching
+    assert bool(tried) == has_batching
