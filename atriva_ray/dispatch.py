@@ -108,6 +108,7 @@ class Dispatcher:
         self._connecting = threading.Lock()
         self._waiting: deque[_Request] = deque()
         self._balancer = Balancer(slack_s)
+        self._service_time_s = 0.0
         self._lines: dict[str, _Line] = {}
         self._refusal: ClosedError | ModelNotLoadedError | None = None
         self._sent: set[_Request] = set()
@@ -159,6 +160,11 @@ class Dispatcher:
         """How long every replica that has requests of this client stays busy; None if none has."""
         with self._changed:
             return self._balancer.lasts_s
+
+    @property
+    def service_time_s(self) -> float:
+        """How long devices have run requests of this client, all in all."""
+        return self._service_time_s
 
     @property
     def is_open(self) -> bool:
@@ -298,6 +304,7 @@ class Dispatcher:
             for reply in replies:
                 time_s = None if reply.error is not None else reply.service_time_s
                 self._balancer.finished(line.route.replica_id, time_s, reply.queue_len)
+                self._service_time_s += time_s or 0.0
             line.use.answered += len(replies)
             sends = self._next_sends()
         self._send(sends)

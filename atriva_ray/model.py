@@ -66,6 +66,11 @@ class Model(LocalModel):
         """Requests of this program that are under way or wait for a replica."""
         return self._dispatcher.waiting
 
+    @property
+    def service_time_s(self) -> float:
+        """How long devices have run requests of this program, all in all, side by side or not."""
+        return self._dispatcher.service_time_s
+
     def predict(
         self,
         dataset: ray.data.Dataset,

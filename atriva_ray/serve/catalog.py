@@ -7,17 +7,19 @@ import logging
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any
 
 from atriva_inference.errors import InferenceRuntimeError
 from atriva_ray.errors import RepositoryError, UnknownModelError
 from atriva_ray.model import Model
 from atriva_ray.runtime import InferenceRuntime
+from atriva_ray.serve.followers import Followers
+from atriva_ray.serve.index import index_of
+from atriva_ray.serve.loader import Loader, Shelf
+from atriva_ray.serve.losses import Losses
 from atriva_ray.serve.repository.changes import targets
 from atriva_ray.serve.repository.layout import RepositoryModel
 from atriva_ray.serve.repository.version_files import ModelVersion
@@ -25,43 +27,17 @@ from atriva_ray.serve.server_face import ModelState
 from atriva_ray.serve.shelf_watch import follow_shelf, taken_over
 from atriva_ray.serve.table import Offer, OfferState, Table, TableVersion
 from atriva_ray.serve.tally import Tally
-from atriva_ray.serve.warm_up import warm_up
 
-__all__ = ["Catalog", "Shelf"]
+__all__ = ["Catalog"]
 
 _logger = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-Value = TypeVar("Value")
-
-_LOADERS = 4
 _CONTACT_TIMEOUT_S = 10.0
 _HANDOVER_TIMEOUT_S = 120.0
-_LIVE_S = 15.0
 _ACKNOWLEDGE_TIMEOUT_S = 30.0
 _LOOK_AFTER_EVERY_S = 1.0
 
-
-class Shelf(Protocol):
-    """Where models come from. Its methods block."""
-
-    def look(self) -> tuple[RepositoryModel, ...]:
-        """Return what is there now."""
-        ...
-
-    def fetch(self, model: RepositoryModel, version: ModelVersion) -> Path:
-        """Return a path of this machine from which a version can be loaded."""
-        ...
-
-    def close(self) -> None:
-        """Remove copies of what was fetched."""
-        ...
-
-
-@dataclass(slots=True)
-class _Ingress:
-    version: TableVersion
-    seen_s: float
+_LOST = "the cluster has lost it, and it is being loaded again"
 
 
 class Catalog:
@@ -70,6 +46,9 @@ class Catalog:
     A version becomes part of a table when its replicas are warm; a model that a table lacks is
     closed when every ingress has gone over to that table. So no request meets one that is not
     ready, and none loses the one that it runs on.
+
+    What the cluster loses stays in the table, unavailable, and is tried again until it is back,
+    unloaded, or replaced.
 
     It may end and start again: ingresses go on with their last table, and hand it over.
     """
@@ -80,6 +59,7 @@ class Catalog:
         namespace: str,
         load: Sequence[str] | None = None,
         watch_s: float | None = None,
+        make_runtime: Callable[..., InferenceRuntime] = InferenceRuntime,
     ) -> None:
         """Make one that does nothing yet; `begin` starts it.
 
@@ -88,31 +68,26 @@ class Catalog:
             namespace: of the router.
             load: models to load at the beginning; None: all of the shelf.
             watch_s: how often to look whether the shelf has changed; None: only when told.
+            make_runtime: given a backend and `namespace`, returns what loads its models; blocks.
         """
-        self._shelf = shelf
-        self._namespace = namespace
+        self._loader = Loader(shelf, partial(make_runtime, namespace=namespace))
         self._first = load
         self._watch_s = watch_s
         self._failure: InferenceRuntimeError | None = None
         self._table = Table(TableVersion(time.time_ns()))
         self._held: dict[str, Model] = {}
-        self._ingresses: dict[str, _Ingress] = {}
-        self._tallies: dict[str, Mapping[tuple[str, str], Tally]] = {}  # also of those that ended
+        self._losses = Losses()
+        self._followers = Followers()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._changed = asyncio.Condition()
         self._called = asyncio.Event()
         self._handed_over = asyncio.Event()
-        self._runtimes: dict[str, InferenceRuntime] = {}
-        self._runtimes_lock = asyncio.Lock()
-        self._threads = ThreadPoolExecutor(_LOADERS, thread_name_prefix="atriva-load")
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
         """Start to load what is wanted at the beginning, and to look after it."""
-        for work in (self._begin(), self._look_after()):
-            task = asyncio.create_task(work)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._spawn(self._begin())
+        self._spawn(self._look_after())
 
     # -- ingresses -----------------------------------------------------------------------------
 
@@ -134,8 +109,8 @@ class Catalog:
         Returns:
             None if the ingress is to `adopt` its table first: another catalog made it.
         """
-        self._ingresses[ingress_id] = _Ingress(version, time.monotonic())
-        self._tallies[ingress_id] = tallies
+        self._followers.asked(ingress_id, version, time.monotonic())
+        self._followers.counted(ingress_id, tallies)
         is_of_before = version.epoch not in (0, self._table.version.epoch)
         if not is_of_before and not self._called.is_set():
             self._handed_over.set()  # there is nothing to be handed over
@@ -153,16 +128,7 @@ class Catalog:
 
     async def adopt(self, table: Table) -> None:
         """Go on with what ingresses got from a catalog that is gone."""
-        for name, offers in table.models.items():
-            async with self._locks[name]:
-                if name in self._table.models:
-                    continue
-                kept = [
-                    offer
-                    for offer in offers
-                    if _is_broken(offer) or (offer.is_ready and await self._hold(offer))
-                ]
-                await self._publish(self._table.with_offers(name, kept))
+        await asyncio.gather(*(self._adopt(*each) for each in table.models.items()))
         if table.is_settled and not self._table.is_settled:
             await self._publish(self._table.settled())
         self._handed_over.set()
@@ -171,38 +137,16 @@ class Catalog:
         self, ingress_id: str, mine: Mapping[tuple[str, str], Tally]
     ) -> Mapping[tuple[str, str], Tally]:
         """Return what all ingresses counted, given what one counted just now."""
-        self._tallies[ingress_id] = mine
-        gathered: dict[tuple[str, str], list[Tally]] = {
-            (offer.name, offer.version): [] for offer in self._table.offers if offer.is_ready
-        }
-        for tallies in self._tallies.values():
-            for key in gathered.keys() & tallies.keys():
-                gathered[key].append(tallies[key])
-        return {key: Tally.total(each) for key, each in gathered.items()}
+        self._followers.counted(ingress_id, mine)
+        return self._followers.totals(
+            (offer.name, offer.version) for offer in self._table.offers if offer.is_ready
+        )
 
     # -- models --------------------------------------------------------------------------------
 
     async def index(self) -> tuple[ModelState, ...]:
         """Return every version of every model, on the shelf or served."""
-        found = await self._look()
-        states = {
-            (offer.name, offer.version): ModelState(
-                offer.name, offer.version, offer.state.value, offer.reason
-            )
-            for offer in self._table.offers
-        }
-        for model in found:
-            problem = "; ".join(model.problems)
-            for version in model.versions:
-                key = (model.name, str(version.version))
-                states.setdefault(
-                    key, ModelState(*key, OfferState.UNAVAILABLE.value, problem or "not loaded")
-                )
-            if not model.versions:
-                states.setdefault(
-                    (model.name, ""), ModelState(model.name, "", "UNAVAILABLE", problem)
-                )
-        return tuple(states[key] for key in sorted(states))
+        return index_of(self._table, await self._loader.look())
 
     async def load(self, name: str) -> None:
         """Load a model of the shelf, or what is new of it; returns when every ingress has it.
@@ -211,7 +155,7 @@ class Catalog:
             UnknownModelError: the shelf has no such model.
             RepositoryError: a version cannot be loaded; what was served before still is.
         """
-        found = {model.name: model for model in await self._look()}
+        found = {model.name: model for model in await self._loader.look()}
         if name not in found:
             raise UnknownModelError(name, "", sorted(found))
         await self.bring_up(found[name])
@@ -260,10 +204,10 @@ class Catalog:
             now = {offer.version: offer for offer in (*kept, *loaded)}
             if not any(offer.is_ready for offer in now.values()):
                 # Better an old version than none.
-                now |= {version: offer for version, offer in served.items() if offer.is_ready}
+                now |= {each.version: each for each in served.values() if each.was_loaded}
             for offer in loaded:  # and better the old files of one than none
                 old = served.get(offer.version)
-                if not offer.is_ready and old is not None and old.is_ready:
+                if not offer.is_ready and old is not None and old.was_loaded:
                     now[offer.version] = replace(old, reason=offer.reason)
             if not now and problems:
                 now[""] = Offer(
@@ -285,20 +229,14 @@ class Catalog:
             await self._changed.wait_for(lambda: self._table.is_settled)
         if self._failure is not None:
             raise self._failure
-        return tuple(
-            ModelState(offer.name, offer.version, offer.state.value, offer.reason)
-            for offer in self._table.offers
-        )
+        return index_of(self._table, ())
 
     async def close(self) -> None:
         """Let go of every model."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for runtime in self._runtimes.values():
-            await self._in_thread(runtime.close)
-        await self._in_thread(self._shelf.close)
-        self._threads.shutdown()
+        await self._loader.close()
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -311,7 +249,7 @@ class Catalog:
         except TimeoutError:
             _logger.warning("no ingress called, or none handed over what it has")
         try:
-            found = await self._look()
+            found = await self._loader.look()
         except InferenceRuntimeError as error:
             _logger.error("nothing can be loaded: %s", error)  # noqa: TRY400 - it says where
             self._failure, found = error, ()
@@ -321,7 +259,7 @@ class Catalog:
             served = targets(found)
             await self._load_first(found)
         if self._watch_s is not None:
-            await follow_shelf(self, self._look, found, served, self._watch_s)
+            await follow_shelf(self, self._loader.look, found, served, self._watch_s)
 
     async def _load_first(self, found: Sequence[RepositoryModel]) -> None:
         wanted = [model for model in found if self._first is None or model.name in self._first]
@@ -334,61 +272,30 @@ class Catalog:
             await self._publish(self._table.with_offers(name, [offer]))
         await self._publish(self._table.settled())
 
-    async def _look(self) -> tuple[RepositoryModel, ...]:
-        return await self._in_thread(self._shelf.look)
+    async def _adopt(self, name: str, offers: Iterable[Offer]) -> None:
+        async with self._locks[name]:
+            if name in self._table.models:
+                return
+            known = [each for each in offers if each.was_loaded or each.is_broken]
+            kept = await asyncio.gather(*map(self._kept, known))
+            await self._publish(self._table.with_offers(name, kept))
 
-    async def _loaded(self, found: RepositoryModel, version: ModelVersion) -> Offer:
-        """Load a version and warm it up; the offer says so if that fails."""
-        offer = Offer(
-            found.name,
-            str(version.version),
-            version.fingerprint,
-            OfferState.UNAVAILABLE,
-            platform=_platform(found.settings.backend, version),
-            settings=found.settings,
-        )
+    async def _kept(self, offer: Offer) -> Offer:
+        """Keep a model that ingresses have open; the offer says so if it is gone."""
+        if not offer.is_ready:
+            return offer
         try:
-            runtime = await self._runtime(found.settings.backend)
-            model = await self._in_thread(self._load, runtime, found, version)
-        except InferenceRuntimeError as error:
-            return replace(offer, reason=str(error))
-        load_id = uuid.uuid4().hex
-        self._held[load_id] = model
-        return replace(offer, state=OfferState.READY, load_id=load_id, origin=model.origin)
-
-    def _load(
-        self, runtime: InferenceRuntime, found: RepositoryModel, version: ModelVersion
-    ) -> Model:
-        settings = found.settings
-        model = runtime.load_model(
-            self._shelf.fetch(found, version),
-            settings.device,
-            performance_hint=settings.hint,
-            config=settings.config,
-            preprocessing=settings.preprocessing,
-            replicas=settings.replicas,
-            cpus_per_replica=settings.cpus_per_replica,
-            reserve_cpus=False,  # a server's models take turns on the processors
-        )
-        try:
-            warm_up(model)
-        except BaseException:
-            model.close()
-            raise
-        return model
-
-    async def _hold(self, offer: Offer) -> bool:
-        """Keep a model that ingresses have open; False if it is gone."""
-        if offer.origin is None:
-            return False
-        try:
-            runtime = await self._runtime(offer.settings.backend)
-            model = await self._in_thread(runtime.open_model, offer.origin)
+            self._held[offer.load_id] = await self._loader.open(offer)
         except InferenceRuntimeError as error:
             _logger.warning("model %s %s is gone: %s", offer.name, offer.version, error)
-            return False
-        self._held[offer.load_id] = model
-        return True
+            return offer.unavailable(_LOST)
+        return offer
+
+    async def _loaded(self, found: RepositoryModel, version: ModelVersion) -> Offer:
+        offer, model = await self._loader.load(found, version)
+        if model is not None:
+            self._held[offer.load_id] = model
+        return offer
 
     async def _let_go(self, offers: Iterable[Offer]) -> None:
         """Close models as soon as no ingress answers by a table that has them."""
@@ -396,78 +303,72 @@ class Catalog:
         wanted = self._table.version
         try:
             async with asyncio.timeout(_ACKNOWLEDGE_TIMEOUT_S), self._changed:
-                await self._changed.wait_for(lambda: self._is_known(wanted))
+                await self._changed.wait_for(lambda: self._followers.have(wanted, time.monotonic()))
         except TimeoutError:
             _logger.warning("an ingress did not go over to the newest table; it goes on without")
         for model in models:
             if model is not None:
-                await self._in_thread(model.close)
+                await self._loader.close_model(model)
 
-    def _is_known(self, version: TableVersion) -> bool:
-        now_s = time.monotonic()
-        for key, ingress in list(self._ingresses.items()):
-            if now_s - ingress.seen_s > _LIVE_S:
-                del self._ingresses[key]
-        return all(ingress.version >= version for ingress in self._ingresses.values())
+    # -- what the cluster loses ----------------------------------------------------------------
 
     async def _look_after(self) -> None:
-        """Load again what the cluster has lost, its router for example."""
+        """See what the cluster has lost, its router for example, and have it loaded again."""
         while True:
             await asyncio.sleep(_LOOK_AFTER_EVERY_S)
-            async with self._changed:
-                self._changed.notify_all()  # an ingress may have ended meanwhile
-            lost = {load_id for load_id, model in self._held.items() if not model.is_loaded}
-            for name in {offer.name for offer in self._table.offers if offer.load_id in lost}:
-                try:
-                    await self._load_again(name, lost)
-                except InferenceRuntimeError as error:
-                    _logger.error("model %s was lost and cannot be loaded: %s", name, error)  # noqa: TRY400
+            lost = {
+                offer: _LOST
+                for offer in self._table.offers
+                if offer.is_ready and not self._is_held(offer)
+            }
+            for offer in lost:
+                _logger.warning("model %s %s was lost", offer.name, offer.version)
+            await self._publish(self._table.with_lost(lost))
+            now_s = time.monotonic()
+            self._losses.update(
+                (each.load_id for each in self._table.offers if each.is_lost), now_s
+            )
+            for load_id in self._losses.due(now_s):
+                self._spawn(self._try_again(load_id))
 
-    async def _load_again(self, name: str, lost: set[str]) -> None:
-        async with self._locks[name]:
-            offers = [each for each in self._table.models.get(name, ()) if each.load_id not in lost]
-            gone = [each for each in self._table.models.get(name, ()) if each.load_id in lost]
-            if not gone:
+    async def _try_again(self, load_id: str) -> None:
+        """Load a lost model; changes nothing if it was unloaded or replaced meanwhile."""
+        offer = self._table.lost(load_id)
+        if offer is None:
+            return
+        try:
+            dead = self._held.pop(load_id, None)
+            if dead is not None:  # before: the router may count both as one
+                await self._loader.close_model(dead)
+            model = await self._loader.load_again(offer)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next try may go well
+            _logger.warning("model %s %s stays lost: %s", offer.name, offer.version, error)
+            self._losses.failed(load_id, time.monotonic())
+            offer = self._table.lost(load_id)
+            if offer is not None:
+                await self._publish(self._table.with_lost({offer: f"{_LOST}; so far: {error}"}))
+            return
+        async with self._locks[offer.name]:
+            offer = self._table.lost(load_id)
+            if offer is not None:
+                again = offer.ready(uuid.uuid4().hex, model.origin)
+                self._held[again.load_id] = model
+                await self._publish(self._table.with_offer(again))
                 return
-            _logger.warning("model %s was lost; loading it again", name)
-            for offer in gone:
-                model = self._held.pop(offer.load_id, None)
-                if model is not None:
-                    await self._in_thread(model.close)
-            for offer in gone:
-                assert offer.origin is not None, "what was held has one"  # noqa: S101
-                again = replace(offer, load_id=uuid.uuid4().hex)
-                if await self._hold(again):
-                    offers.append(again)
-            await self._publish(self._table.with_offers(name, offers))
+        await self._loader.close_model(model)
 
-    async def _runtime(self, backend: str) -> InferenceRuntime:
-        async with self._runtimes_lock:
-            if backend not in self._runtimes:
-                self._runtimes[backend] = await asyncio.to_thread(
-                    InferenceRuntime, backend, namespace=self._namespace
-                )
-            return self._runtimes[backend]
+    def _is_held(self, offer: Offer) -> bool:
+        model = self._held.get(offer.load_id)
+        return model is not None and model.is_loaded
+
+    # -- small things --------------------------------------------------------------------------
 
     async def _publish(self, table: Table) -> None:
+        self._table = table  # at once: whoever changes it next builds on this one
         async with self._changed:
-            self._table = table
             self._changed.notify_all()
 
-    async def _in_thread(
-        self, work: Callable[P, Value], *args: P.args, **kwargs: P.kwargs
-    ) -> Value:
-        call = partial(work, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-
-def _is_broken(offer: Offer) -> bool:
-    """Whether it could not be loaded at all, rather than not be opened in one place."""
-    return offer.state is OfferState.UNAVAILABLE and not offer.load_id
-
-
-def _platform(backend: str, version: ModelVersion) -> str:
-    """Return what kind of model it is, in Triton's manner."""
-    kinds = {".xml": "ir", ".onnx": "onnx", ".pb": "graphdef", ".tflite": "tflite"}
-    kind = kinds.get(Path(version.entry).suffix, "savedmodel")
-    return f"{backend}_{'paddle' if version.entry.endswith('.pdmodel') else kind}"
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

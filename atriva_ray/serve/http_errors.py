@@ -17,6 +17,7 @@ __all__ = [
     "ContentCodingError",
     "ErrorAnswer",
     "ForbiddenOriginError",
+    "FormRefusedError",
     "HttpRefusalError",
     "MethodNotAllowedError",
     "NoSuchPathError",
@@ -63,6 +64,22 @@ class ContentCodingError(HttpRefusalError):
     """The body is packed in a way that this server cannot unpack."""
 
     status = 415
+
+
+class FormRefusedError(HttpRefusalError):
+    """A picture came as a field of a form."""
+
+    status = 415
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return (
+            "the body is to be the JPEG or PNG file itself, not a form that has it as a field: "
+            f"curl --data-binary @picture.png http://SERVER{self.path[:200]}, without -F"
+        )
 
 
 class MethodNotAllowedError(HttpRefusalError):

@@ -7,8 +7,8 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -22,6 +22,8 @@ from atriva_inference.tensor import Tensor
 from atriva_ray.errors import (
     BadRequestError,
     DeadlineExceededError,
+    ModelNotLoadedError,
+    ModelUnavailableError,
     OverloadedError,
 )
 from atriva_ray.model import Model
@@ -43,6 +45,7 @@ _logger = logging.getLogger(__name__)
 _OPENERS = 4
 _MAX_WAITING = 1024
 _RETRY_AFTER_S = 1.0
+_LOOK_AFTER_EVERY_S = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +68,10 @@ class OpenModel:
     users: int = 0
     is_idle: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def is_load_of(self, offer: Offer) -> bool:
+        """Whether it is what an offer says, or was until it was lost here."""
+        return self.offer.load_id == offer.load_id
+
     @contextmanager
     def kept(self) -> Iterator[Self]:
         """Keep it open for a request; one that is being prepared may run it later."""
@@ -85,9 +92,15 @@ class OpenModel:
         """
         ports = _wanted_ports(self.model.outputs, request)
         inputs = _fitted(self.model.inputs, request.inputs)
+        settings = self.offer.settings  # it may get new ones while it runs
         outputs = await self.run(inputs, request.timeout_s)
         tensors = tuple(
-            OutputTensor(name, datatype_of(port.dtype), outputs[port.name].to_numpy())
+            OutputTensor(
+                name,
+                datatype_of(port.dtype),
+                outputs[port.name].to_numpy(),
+                settings.labels_of(port.name),
+            )
             for name, port in ports
         )
         return InferAnswer(self.offer.name, self.offer.version, tensors, request.id)
@@ -126,6 +139,9 @@ class OpenModel:
 class OpenModels:
     """Follows tables: opens what is new, then switches, then closes what is gone.
 
+    What is lost here although the table has it is opened again. If everybody has lost it, the next
+    table says so, and the one after that has another load of it.
+
     `switch` runs on the event loop's thread, as `find` does, so every request sees one table.
     """
 
@@ -134,6 +150,9 @@ class OpenModels:
         self._threads = ThreadPoolExecutor(_OPENERS, thread_name_prefix="atriva-open")
         self._open: dict[tuple[str, str], OpenModel] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._told = Table()
+        self._switching = asyncio.Lock()
+        self._looking_after: asyncio.Task[None] | None = None
         self.table = Table()
 
     async def switch(self, table: Table) -> dict[Offer, str]:
@@ -142,26 +161,30 @@ class OpenModels:
         Returns:
             Why offers could not be opened here, which are unavailable until they can: try again.
         """
-        wanted = {
-            (offer.name, offer.version): offer for offer in table.offers if offer.origin is not None
+        if self._looking_after is None:
+            self._looking_after = asyncio.create_task(self._look_after())
+        async with self._switching:
+            self._told = table
+            return await self._go_over()
+
+    async def _go_over(self) -> dict[Offer, str]:
+        table = self._told
+        wanted = {(offer.name, offer.version): offer for offer in table.offers if offer.is_ready}
+        opened = {
+            key: here
+            for key, here in self._open.items()
+            if key in wanted and here.is_load_of(wanted[key]) and here.model.is_loaded
         }
-        opened: dict[tuple[str, str], OpenModel] = {}
-        fresh: list[Offer] = []
-        for key, offer in wanted.items():
-            here = self._open.get(key)
-            if here is not None and here.offer.load_id == offer.load_id:
-                opened[key] = here
-            else:
-                fresh.append(offer)
-        failures: dict[Offer, str] = {}
+        fresh = [offer for key, offer in wanted.items() if key not in opened]
         results = await asyncio.gather(*map(self._opened, fresh), return_exceptions=True)
+        failures: dict[Offer, str] = {}
         for offer, result in zip(fresh, results, strict=True):
-            if isinstance(result, Model):
-                opened[offer.name, offer.version] = OpenModel(offer, result)
-            elif isinstance(result, InferenceRuntimeError):
+            if isinstance(result, Exception):  # whatever it is, it keeps no other model away
                 failures[offer] = str(result)
-            else:
+            elif isinstance(result, BaseException):
                 raise result
+            else:
+                opened[offer.name, offer.version] = OpenModel(offer, result)
         gone = [each for key, each in self._open.items() if opened.get(key) is not each]
         for key, each in opened.items():
             each.offer = wanted[key]
@@ -172,13 +195,34 @@ class OpenModels:
             task.add_done_callback(self._closing.discard)
         return failures
 
+    async def _look_after(self) -> None:
+        """Open again what is lost here for longer than the catalog takes to say it is lost."""
+        before: set[OpenModel] = set()
+        failures: dict[Offer, str] = {}
+        while True:
+            await asyncio.sleep(_LOOK_AFTER_EVERY_S)
+            async with self._switching:
+                lost = {each for each in self._open.values() if not each.model.is_loaded}
+                if lost & before or failures:
+                    failures = await self._go_over()
+                    for offer, reason in failures.items():
+                        _logger.warning("cannot open model %s again: %s", offer.name, reason)
+                before = lost
+
     async def _opened(self, offer: Offer) -> Model:
+        lost = self._open.get((offer.name, offer.version))
+        if lost is not None and lost.is_load_of(offer):
+            await self._close(lost)  # before: the router may count both as one
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._open_model, offer)
 
     def _open_model(self, offer: Offer) -> Model:
         assert offer.origin is not None, "only offers that are ready are opened"  # noqa: S101
-        return self._runtime.open_model(offer.origin)
+        model = self._runtime.open_model(offer.origin)
+        if not model.is_loaded:  # this process has heard only meanwhile that the router is gone
+            model.close()
+            raise ModelNotLoadedError(offer.name, ())
+        return model
 
     def find(self, name: str, version: str = "") -> OpenModel:
         """Return what answers for a model; without a version, its highest.
@@ -188,12 +232,18 @@ class OpenModels:
             ModelUnavailableError: it cannot answer now.
         """
         offer = self.table.find(name, version)
-        return self._open[offer.name, offer.version]
+        found = self._open[offer.name, offer.version]
+        if not found.model.is_loaded:
+            raise ModelUnavailableError(name, version, "unavailable", "the cluster has lost it")
+        return found
 
     @property
     def tallies(self) -> Mapping[tuple[str, str], Tally]:
         """What was answered here, by name and version."""
-        return {key: each.tally for key, each in self._open.items()}
+        return {
+            key: replace(each.tally, compute_ns=int(each.model.service_time_s * 1e9))
+            for key, each in self._open.items()
+        }
 
     @property
     def opened(self) -> Sequence[OpenModel]:
@@ -202,6 +252,8 @@ class OpenModels:
 
     async def close(self) -> None:
         """Answer what runs, then close every model."""
+        if self._looking_after is not None:
+            self._looking_after.cancel()
         gone, self._open, self.table = list(self._open.values()), {}, Table()
         await asyncio.gather(*(self._close(each) for each in gone), *self._closing)
         self._threads.shutdown()
@@ -210,8 +262,12 @@ class OpenModels:
         while each.users:
             each.is_idle.clear()
             await each.is_idle.wait()
-        with suppress(RuntimeError):  # the threads end with the ingress, which closes models too
+        try:
             await asyncio.get_running_loop().run_in_executor(self._threads, each.model.close)
+        except RuntimeError:  # the threads end with the ingress, which closes models too
+            pass
+        except InferenceRuntimeError as error:  # with its router everything of it is gone
+            _logger.info("model %s could not be given back: %s", each.offer.name, error)
 
 
 def _wanted_ports(ports: Sequence[Port], request: InferRequest) -> list[tuple[str, Port]]:
@@ -245,8 +301,9 @@ def _kind(dtype: np.dtype[Any]) -> tuple[str, int]:
 
 def _sample_count(ports: Sequence[Port], inputs: Mapping[str, Tensor]) -> int:
     """How many samples a request holds: its first dimension, where the model leaves that open."""
-    first = ports[0]
-    tensor = next((inputs[name] for name in first.names if name in inputs), None)
-    if tensor is None or not first.shape or first.shape[0] != -1:
+    if not ports or not ports[0].shape or ports[0].shape[0] != -1:
+        return 1
+    tensor = next((inputs[name] for name in ports[0].names if name in inputs), None)
+    if tensor is None:
         return 1
     return tensor.shape[0]

@@ -125,12 +125,6 @@ class Server:
         with self._models.find(name, version).kept() as found:  # while the picture is decoded
             return await classify_picture(found, picture, count, timeout_s)
 
-    def labels(self, name: str, version: str) -> tuple[str, ...]:
-        """Return the names of the entries of a model's first output."""
-        found = self._models.find(name, version)
-        outputs = found.model.outputs
-        return found.offer.settings.labels_of(outputs[0].name) if outputs else ()
-
     def cards(self) -> tuple[ModelCard, ...]:
         """Return what the page shows of every version of every model."""
         return tuple(map(self._card, self._models.table.offers))
@@ -227,6 +221,7 @@ def _kind(device: str) -> InstanceKind:
 
 def _statistics(key: tuple[str, str], tally: Tally) -> ModelStatistics:
     success = Timing(tally.success_count, tally.success_ns)
+    compute_ns = min(tally.compute_ns, tally.success_ns)  # it may have run some that failed, too
     return ModelStatistics(
         *key,
         last_inference_ms=tally.last_inference_ms,
@@ -234,4 +229,6 @@ def _statistics(key: tuple[str, str], tally: Tally) -> ModelStatistics:
         execution_count=tally.success_count,
         success=success,
         fail=Timing(tally.fail_count, tally.fail_ns),
+        queue=Timing(tally.success_count, tally.success_ns - compute_ns),
+        compute=Timing(tally.success_count, compute_ns),
     )

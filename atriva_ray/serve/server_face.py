@@ -100,7 +100,7 @@ class ModelStatistics:
         execution_count: times that the model ran.
         success: requests that were answered.
         fail: requests that ended with an error.
-        queue: requests that waited for the model; empty where that is not measured.
+        queue: requests that waited for the model, or travelled; empty where it is not measured.
         compute: runs of the model; empty where that is not measured.
     """
 
@@ -260,10 +260,6 @@ class InferenceServer(Protocol):
             PictureError: the file is no picture.
             InferenceRuntimeError: what `infer` raises.
         """
-        ...
-
-    def labels(self, name: str, version: str) -> tuple[str, ...]:
-        """Return the names of the entries of a model's output; empty if it has none."""
         ...
 
     async def repository_index(self, ready_only: bool) -> tuple[ModelState, ...]:

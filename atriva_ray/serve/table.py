@@ -36,7 +36,7 @@ class Offer:
         load_id: which load of it this is; one that was loaded anew has another.
         state: whether it answers.
         reason: why it does not.
-        origin: how it is opened; None unless it is ready.
+        origin: how it is opened, or loaded again; None if it never was loaded.
         platform: what kind of model it is, ``openvino_ir`` for example.
         settings: how it is served.
     """
@@ -55,6 +55,29 @@ class Offer:
     def is_ready(self) -> bool:
         """Whether it answers."""
         return self.state is OfferState.READY
+
+    @property
+    def was_loaded(self) -> bool:
+        """Whether it answers, or did until it was lost."""
+        return self.origin is not None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it does not answer any more, and is to be loaded again."""
+        return self.state is OfferState.UNAVAILABLE and self.was_loaded
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it could not be loaded at all."""
+        return self.state is OfferState.UNAVAILABLE and not self.was_loaded
+
+    def ready(self, load_id: str, origin: ModelOrigin) -> Offer:
+        """Return it as it is when it was loaded."""
+        return replace(self, state=OfferState.READY, load_id=load_id, origin=origin, reason="")
+
+    def unavailable(self, reason: str) -> Offer:
+        """Return it as it is while it does not answer, for a reason."""
+        return replace(self, state=OfferState.UNAVAILABLE, reason=reason)
 
 
 def version_order(version: str) -> tuple[int, str]:
@@ -110,20 +133,34 @@ class Table:
         """Return the next table, which says that the beginning is over."""
         return replace(self, version=self.version.next(), is_settled=True)
 
+    def with_offer(self, offer: Offer) -> Table:
+        """Return the next table, in which this version of a model takes the place of another."""
+        others = (each for each in self._of(offer.name) if each.version != offer.version)
+        return self.with_offers(offer.name, (*others, offer))
+
+    def with_lost(self, losses: Mapping[Offer, str]) -> Table:
+        """Return the next table, in which some offers are unavailable for a reason."""
+        if not losses:
+            return self
+        return replace(self.without(losses), version=self.version.next())
+
     def without(self, failures: Mapping[Offer, str]) -> Table:
         """Return the same table, in which some offers are unavailable for a reason."""
         if not failures:
             return self
         models = {
             name: tuple(
-                replace(each, state=OfferState.UNAVAILABLE, origin=None, reason=failures[each])
-                if each in failures
-                else each
-                for each in offers
+                each.unavailable(failures[each]) if each in failures else each for each in offers
             )
             for name, offers in self.models.items()
         }
         return replace(self, models=models)
+
+    def lost(self, load_id: str) -> Offer | None:
+        """Return what was lost of a load, unless it was unloaded or replaced."""
+        return next(
+            (each for each in self.offers if each.is_lost and each.load_id == load_id), None
+        )
 
     def versions(self, name: str) -> tuple[str, ...]:
         """Return the versions of a model that answer.

@@ -18,6 +18,7 @@ class Tally:
         fail_count: requests that ended with an error.
         fail_ns: likewise.
         inference_count: samples that were answered: more than requests, if some hold several.
+        compute_ns: time that devices ran them.
         last_inference_ms: when the last one was answered, since 1970.
     """
 
@@ -26,6 +27,7 @@ class Tally:
     fail_count: int = 0
     fail_ns: int = 0
     inference_count: int = 0
+    compute_ns: int = 0
     last_inference_ms: int = 0
 
     def answered(self, duration_ns: int, sample_count: int, now_ms: int) -> None:

@@ -75,7 +75,9 @@ def test_devices_come_in_the_order_auto_prefers(runtime):
     assert devices[-1].capabilities
 
 
-@pytest.mark.parametrize("hint", ["LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT", "ADAPTIVE", "latency"])
+@pytest.mark.parametrize(
+    "hint", ["LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT", "ADAPTIVE", "latency"]
+)
 def test_hints(load, models, exact_config, answers, hint):
     model = load(models / "onnx/conv.onnx", performance_hint=hint, config=exact_config)
 

@@ -40,6 +40,7 @@ ANYTHING = Port("anything", ("anything",), np.dtype(np.int64), None)
 PRIVATE = "what is in /etc/private"
 
 _CLASSES = (ClassScore(1, 0.75, "dog"), ClassScore(0, 0.25, "cat"), ClassScore(2, -1.5))
+_LABELS = ("cat", "dog")
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
@@ -143,7 +144,7 @@ class FakeServer:
         wanted = [output.name for output in request.outputs]
         tensors = {
             f"{each.name}_doubled": OutputTensor(
-                f"{each.name}_doubled", each.datatype, doubled(each.array)
+                f"{each.name}_doubled", each.datatype, doubled(each.array), _LABELS
             )
             for each in request.inputs
         }
@@ -160,10 +161,6 @@ class FakeServer:
         if not picture.startswith(_PICTURES):
             raise PictureError("it is neither JPEG nor PNG")
         return PictureAnswer(name, version or "2", {"scores": _CLASSES[: count or 2]})
-
-    def labels(self, name, version):
-        self.calls.append(("labels", name, version))
-        return ("cat", "dog")
 
     def cards(self):
         return (

@@ -39,7 +39,7 @@ class Repository:
         self.folder = folder
         folder.mkdir(parents=True)
 
-    def add_plus(self, name: str, version: int) -> None:
+    def add_plus(self, name: str, version: int, device: str = "CPU") -> None:
         """Add a version of a model that adds the version to what it gets."""
         plus = numpy_helper.from_array(np.array([version], np.float32), "plus")
         x, y = (
@@ -50,7 +50,7 @@ class Repository:
         graph = helper.make_graph([node], "plus", [x], [y], [plus])
         opsets = [helper.make_opsetid("", 17)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-        self._settings(name, "device: CPU\n")
+        self._settings(name, f"device: {device}\n")
         path = self._version(name, version) / f"{name}_{version}.onnx"
         whole = path.with_suffix(".part")
         onnx.save(model, whole)
@@ -208,15 +208,26 @@ class Nodes:
         """Return the processes of a server: those of its ``Ingress``, or of its ``Catalog``."""
         title = f"ServeReplica:{name}:{kind}"
         found = []
-        for node in self._cluster.nodes:
-            for process in psutil.Process(node.pid).children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    if title in " ".join(process.cmdline()):
-                        found.append(process.pid)
+        for process in self._processes():
+            with suppress(psutil.NoSuchProcess):
+                if title in " ".join(process.cmdline()):
+                    found.append(process.pid)
         return found
+
+    def memory_bytes(self) -> int:
+        """Return what all processes of the cluster take, what they share counted once."""
+        taken = 0
+        for process in self._processes():
+            with suppress(psutil.NoSuchProcess):
+                taken += process.memory_full_info().pss
+        return taken
 
     def close(self) -> None:
         self._driver.close()
+
+    def _processes(self) -> list[psutil.Process]:
+        roots = [psutil.Process(node.pid) for node in self._cluster.nodes]
+        return [each for root in roots for each in (root, *root.children(recursive=True))]
 
 
 def ask_over(connection: http.client.HTTPConnection, method: str, path: str, body=None, token=""):

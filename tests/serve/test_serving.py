@@ -115,15 +115,22 @@ def test_statistics_count_what_all_ingresses_answer(server, repository, nodes):
     repository.add_plus("counted", 1)
     assert server.load("counted") == (200, None)
 
-    def counted():
+    def timings():
         status, answer = server.ask("GET", "/v2/models/counted/stats")
         assert status == 200
         (stats,) = answer["model_stats"]
-        return stats["inference_stats"]["success"]["count"]
+        return stats["inference_stats"]
+
+    def counted():
+        return timings()["success"]["count"]
 
     for _ in range(40):  # each over a connection of its own: the kernel spreads them
         assert server.plus("counted") == (200, "1", [1, 1])
     wait_until(lambda: counted() == 40, timeout_s=20, what=counted)
+    told = timings()
+    success, queue, compute = (told[each]["ns"] for each in ("success", "queue", "compute_infer"))
+    assert 0 < compute < success
+    assert queue + compute == success
     assert server.unload("counted") == (200, None)
     assert server.ask("GET", "/v2/models/counted/stats")[0] == 404
 

@@ -21,7 +21,12 @@ from atriva_ray.errors import BadRequestError, NotSupportedError
 from atriva_ray.serve.http.config_json import config_json, statistics_json
 from atriva_ray.serve.http.gate import Gate
 from atriva_ray.serve.http.pages import Page, page_routes
-from atriva_ray.serve.http_errors import ClientGoneError, MethodNotAllowedError, NoSuchPathError
+from atriva_ray.serve.http_errors import (
+    ClientGoneError,
+    FormRefusedError,
+    MethodNotAllowedError,
+    NoSuchPathError,
+)
 from atriva_ray.serve.limits import Limits, LimitsMiddleware, receive_body
 from atriva_ray.serve.protocol.messages import ParameterValue
 from atriva_ray.serve.protocol.metadata import (
@@ -46,6 +51,7 @@ _MAX_PARAMETERS = 64
 _MAX_DIGITS = 9
 _MAX_SHOWN = 200
 _FILE = "file:"
+_MULTIPART = "multipart/"
 
 
 class ServedOverHttp(InferenceServer, Page, Protocol):
@@ -138,12 +144,7 @@ class _Endpoints:
             asked = parse_infer_request(body, None if length is None else int(length))
         async with _while_connected(request):
             answer = await self._server.infer(name, version, asked)
-        labels = (
-            self._server.labels(name, answer.model_version or version)
-            if _wants_classes(asked.outputs)
-            else ()
-        )
-        encoded = encode_answer(answer, asked, labels)
+        encoded = encode_answer(answer, asked)
         headers = {"content-type": encoded.content_type}
         if encoded.json_length is not None:
             headers[HEADER_LENGTH] = str(encoded.json_length)
@@ -153,6 +154,9 @@ class _Endpoints:
         """Run a model on a JPEG or PNG file."""
         name, version = _model(request)
         count = _number(request, "top_k")
+        # Not other types: `curl --data-binary` says that it sends a form, and sends the file.
+        if request.headers.get("content-type", "").lower().startswith(_MULTIPART):
+            raise FormRefusedError(request.scope["path"])
         data = await receive_body(request.scope, request.receive, self._limits)
         async with _while_connected(request):
             answer = await self._server.classify(name, version, data, count)
@@ -301,10 +305,6 @@ def _repository_value(name: str, value: ParameterValue) -> ParameterValue | byte
         if isinstance(value, str):
             return base64.b64decode(value, validate=True)
     raise BadRequestError(f"the parameter {name[:80]!r} is no file in base64")
-
-
-def _wants_classes(outputs: Any) -> bool:
-    return any(each.class_count for each in outputs)
 
 
 def _class(each: ClassScore) -> dict[str, Any]:

@@ -15,16 +15,15 @@ from atriva_ray.serve.protocol.wording import shown
 __all__ = ["classify"]
 
 
-def classify(output: OutputTensor, class_count: int, labels: Sequence[str]) -> OutputTensor:
+def classify(output: OutputTensor, class_count: int) -> OutputTensor:
     """Return the best entries of each row of an output, the best one first.
 
     The first axis counts rows, and all that is in a row are its classes; an output of rank 1 is
     one row, and so is its answer. Of equal entries, the first comes first; NaN comes last.
 
     Args:
-        output: the scores.
+        output: the scores, and names of the classes; classes beyond their end have none.
         class_count: how many are wanted of each row; of fewer, all.
-        labels: names of the classes, by index. Entries beyond their end have none.
 
     Returns:
         ``BYTES`` of shape [rows, classes], or [classes]: ``score:index:label``, or ``score:index``
@@ -46,7 +45,7 @@ def classify(output: OutputTensor, class_count: int, labels: Sequence[str]) -> O
     else:
         best, values = best_entries(rows, class_count)
         entries = [
-            _entry(score, index, labels)
+            _entry(score, index, output.labels)
             for score, index in zip(values.ravel(), best.ravel().tolist(), strict=True)
         ]
         texts = np.array(entries, object).reshape(best.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -89,11 +89,13 @@ class OutputTensor:
         name: which one.
         datatype: as the protocol names it.
         array: its elements.
+        labels: names of the classes that it scores, by index; it may have none.
     """
 
     name: str
     datatype: str
     array: np.ndarray[Any, np.dtype[Any]]
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ whose reader is strict can ask for binary data instead.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from atriva_ray.serve.protocol.classification import classify
@@ -48,15 +47,12 @@ class EncodedAnswer:
         return len(self.header) + sum(map(len, self.chunks))
 
 
-def encode_answer(
-    answer: InferAnswer, request: InferRequest, labels: Sequence[str] = ()
-) -> EncodedAnswer:
+def encode_answer(answer: InferAnswer, request: InferRequest) -> EncodedAnswer:
     """Return the body of an answer.
 
     Args:
         answer: what the model answered; all of its outputs are sent.
         request: what was asked: it says which outputs are sent as bytes, and which as classes.
-        labels: names of classes, for outputs of which classes are wanted.
 
     Raises:
         BadRequestError: an output cannot be sent as the client asked for it.
@@ -66,7 +62,7 @@ def encode_answer(
     chunks: list[bytes | memoryview] = []
     for each in answer.outputs:
         wish = wanted.get(each.name) or RequestedOutput(each.name)
-        output = classify(each, wish.class_count, labels) if wish.class_count else each
+        output = classify(each, wish.class_count) if wish.class_count else each
         entry: dict[str, object] = {
             "name": output.name,
             "datatype": output.datatype,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -121,9 +121,7 @@ def parse_infer(message: ModelInferRequest) -> InferRequest:
     )
 
 
-def answer_parts(
-    answer: InferAnswer, request: InferRequest, labels: Sequence[str] = ()
-) -> list[Buffer]:
+def answer_parts(answer: InferAnswer, request: InferRequest) -> list[Buffer]:
     """Return a `ModelInferResponse` as the parts that its bytes consist of.
 
     Elements that travel as bytes are not copied: they are views of the answer's arrays. Elements
@@ -132,13 +130,10 @@ def answer_parts(
     Args:
         answer: what the model says.
         request: what it was asked.
-        labels: names of the entries of an output, for outputs that are wanted as classes.
     """
     class_counts = {each.name: each.class_count for each in request.outputs if each.class_count}
     outputs = [
-        classify(output, class_counts[output.name], labels)
-        if output.name in class_counts
-        else output
+        classify(output, class_counts[output.name]) if output.name in class_counts else output
         for output in answer.outputs
     ]
     head = ModelInferResponse(

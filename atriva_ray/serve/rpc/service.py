@@ -194,10 +194,7 @@ class _Calls:
         if left_s is not None and (request.timeout_s is None or left_s < request.timeout_s):
             request = replace(request, timeout_s=left_s)
         answer = await self._server.infer(name, version, request)
-        labels: tuple[str, ...] = ()
-        if any(output.class_count for output in request.outputs):
-            labels = self._server.labels(name, answer.model_version or version)
-        return answer_parts(answer, request, labels)
+        return answer_parts(answer, request)
 
     async def _infer_for_stream(self, data: bytes, context: Context) -> bytes:
         message = None

@@ -28,9 +28,9 @@ BINARY_DTYPES = [*DTYPES, "f2"]
 TEXT = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=8)
 
 
-def answer_of(*arrays, **fields):
+def answer_of(*arrays, labels=(), **fields):
     outputs = tuple(
-        OutputTensor(f"y{index}", datatype_of(array.dtype), array)
+        OutputTensor(f"y{index}", datatype_of(array.dtype), array, labels)
         for index, array in enumerate(arrays)
     )
     return InferAnswer("m", "3", outputs, **fields)
@@ -175,7 +175,7 @@ LABELS = ["zero", "one", "two"]
 @pytest.mark.parametrize("is_binary", [True, False])
 def test_classes(array, count, wanted, is_binary):
     request = request_of(RequestedOutput("y0", is_binary=is_binary, class_count=count))
-    result = received(encode_answer(answer_of(array), request, LABELS))
+    result = received(encode_answer(answer_of(array, labels=LABELS), request))
     assert result.get_output("y0")["datatype"] == "BYTES"
     classes = result.as_numpy("y0")
     if is_binary:

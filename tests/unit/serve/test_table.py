@@ -9,8 +9,12 @@ VERSIONS = st.integers(1, 30).map(str)
 STATES = st.sampled_from(OfferState)
 
 
-def offer(name="m", version="1", state=OfferState.READY, reason=""):
-    return Offer(name, version, "f", state, load_id=f"{name}/{version}", reason=reason)
+ORIGIN = "where it is from"
+
+
+def offer(name="m", version="1", state=OfferState.READY, reason="", origin=None):
+    load_id = f"{name}/{version}"
+    return Offer(name, version, "f", state, load_id=load_id, reason=reason, origin=origin)
 
 
 def table(*offers):
@@ -87,3 +91,45 @@ def test_a_change_counts_the_tables():
     assert made.with_offers("n", [offer("n")]).version == made.version.next()
     assert made.settled().version == made.version.next()
     assert made.settled().is_settled
+
+
+def test_what_is_lost_stays_known_and_can_be_loaded_again():
+    good, other = offer(origin=ORIGIN), offer("n", origin=ORIGIN)
+    made = table(good, other)
+    lost = made.with_lost({good: "its router died"})
+    assert lost.version == made.version.next()
+    assert lost.find("n") is other
+    with pytest.raises(ModelUnavailableError, match="unavailable: its router died"):
+        lost.find("m")
+    found = lost.lost("m/1")
+    assert found.is_lost
+    assert not found.is_broken
+    assert (found.origin, found.settings, found.fingerprint) == (ORIGIN, good.settings, "f")
+    again = lost.with_offer(found.ready("next", found.origin))
+    assert again.version == lost.version.next()
+    assert (again.find("m").load_id, again.find("m").reason) == ("next", "")
+    assert again.lost("m/1") is None
+
+
+def test_nothing_lost_is_no_change():
+    made = table(offer())
+    assert made.with_lost({}) is made
+    assert made.lost("m/1") is None
+
+
+def test_a_version_that_never_was_loaded_is_broken_and_one_that_is_loading_neither():
+    broken = offer(state=OfferState.UNAVAILABLE)
+    assert broken.is_broken
+    assert not broken.is_lost
+    assert table(broken).lost("m/1") is None
+    loading = offer(state=OfferState.LOADING)
+    assert [loading.is_broken, loading.is_lost, loading.was_loaded] == [False] * 3
+
+
+def test_one_version_is_exchanged_and_the_others_stay():
+    first, second = offer(), offer(version="2")
+    made = table(first, second)
+    changed = made.with_offer(first.unavailable("it is gone"))
+    assert [each.version for each in changed.models["m"]] == ["1", "2"]
+    assert changed.find("m") is second
+    assert not changed.models["m"][0].is_ready

@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from atriva_ray.serve.tally import Tally
 
-TALLIES = st.builds(Tally, *[st.integers(0, 10**12)] * 6)
+TALLIES = st.builds(Tally, *[st.integers(0, 10**12)] * 7)
 
 
 @given(st.lists(TALLIES))
@@ -18,4 +18,11 @@ def test_answers_and_failures_are_counted_apart():
     tally = Tally()
     tally.answered(5, 3, 99)
     tally.failed(7)
-    assert tally == Tally(1, 5, 1, 7, 3, 99)
+    assert tally == Tally(
+        success_count=1,
+        success_ns=5,
+        fail_count=1,
+        fail_ns=7,
+        inference_count=3,
+        last_inference_ms=99,
+    )
