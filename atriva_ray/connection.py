@@ -49,12 +49,14 @@ class Connection:
                 ray.shutdown()
 
 
-def connect(address: str | None) -> Connection:
+def connect(address: str | None, *, shows_logs: bool = True) -> Connection:
     """Join a cluster.
 
     Args:
         address: as for ``ray.init``. None: the cluster this process is in already, else the one of
             ``RAY_ADDRESS``, else one that runs on this machine, else an embedded one.
+        shows_logs: whether Ray prints here what its workers print, as it does if nobody tells it
+            not to. Means nothing if this process is in a cluster already.
 
     Raises:
         ClusterError: there is no cluster at the address.
@@ -66,15 +68,17 @@ def connect(address: str | None) -> Connection:
                 _embedded_users += 1
                 return Connection("embedded", is_embedded=True)
             return Connection(_current_address(), is_embedded=False)
+        # Said only where it is to change: RAY_LOG_TO_DRIVER has its say otherwise.
+        options: dict[str, Any] = {} if shows_logs else {"log_to_driver": False}
         wanted = address or os.environ.get("RAY_ADDRESS")
         if wanted is None and _has_running_cluster():
-            _join(None)
+            _join(None, options)
             return Connection(_current_address(), is_embedded=False)
         if wanted not in (None, "local"):
             _check_reachable(wanted)
-            _join(wanted)
+            _join(wanted, options)
             return Connection(_current_address(), is_embedded=False)
-        _init("local", include_dashboard=False)
+        _init("local", include_dashboard=False, **options)
         _embedded_users = 1
         _logger.info("started an embedded Ray cluster in this program")
         return Connection("embedded", is_embedded=True)
@@ -95,9 +99,9 @@ def _has_running_cluster() -> bool:
     return True
 
 
-def _join(address: str | None) -> None:
+def _join(address: str | None, options: dict[str, Any]) -> None:
     try:
-        _init(address)
+        _init(address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = address or "of this machine"
         raise ClusterError(where, f"{error}; {_token_hint()}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.table import Table
 
 from atriva_inference.errors import OptionError
 from atriva_ray.cli.labels import read_labels
-from atriva_ray.cli.notices import quiet_ray
+from atriva_ray.cli.notices import hushed, quiet_ray, shows_notices
 from atriva_ray.cli.preprocessing import (
     Color,
     Fit,
@@ -38,6 +37,7 @@ _out = Console()
 _err = Console(stderr=True)
 
 _EXIT_FAILED = 1
+_LAST_PORT = 65_535
 
 
 def serve(
@@ -60,8 +60,10 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than loopback need tokens.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="For HTTP; 0 for none.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(help="For gRPC; 0 for none.")] = 8001,
+    port: Annotated[int, typer.Option(min=0, max=_LAST_PORT, help="For HTTP; 0 for none.")] = 8000,
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=_LAST_PORT, help="For gRPC; 0 for none.")
+    ] = 8001,
     device: Annotated[
         str | None,
         typer.Option(
@@ -125,6 +127,12 @@ def serve(
 
     Serves until it is stopped by Ctrl-C or SIGTERM.
     """
+    if not models and repository is None:
+        raise typer.BadParameter("name model files, or a folder of models with --repository")
+    if (tls_certificate is None) != (tls_key is None):
+        raise typer.BadParameter("--tls-cert and --tls-key need each other")
+    if port == grpc_port:
+        raise typer.BadParameter(f"--port and --grpc-port are both {port}: name two, or one and 0")
     preprocessing = read_preprocessing(
         preprocess, resize=resize, layout=layout, mean=mean, scale=scale, color=color, fit=fit
     )
@@ -137,8 +145,6 @@ def serve(
         "preprocessing": preprocessing,
     }
     quiet_ray()
-    # Ray Serve reads it in every process of a cluster that this program starts.
-    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
     settings = _settings(
         models=tuple(map(_model_from_here, models or ())),
         repository=None if repository is None else _from_here(repository),
@@ -154,13 +160,18 @@ def serve(
         watch_s=watch,
         is_controllable=control,
     )
+    import ray  # noqa: PLC0415 - keeps --help fast
+
     from atriva_ray.serve.launch import serving  # noqa: PLC0415 - keeps --help fast
 
+    server = serving(settings, name=name, address=address, shows_logs=shows_notices())
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with ExitStack() as stack:
-            with _err.status("starting"):
-                running = stack.enter_context(serving(settings, name=name, address=address))
+        with ExitStack() as ending, ExitStack() as stack:
+            stack.callback(ray.shutdown)  # what Ray still has to say, it says before this is done
+            with _err.status("starting"), hushed():
+                running = stack.enter_context(server)
+            stack.callback(ending.enter_context, hushed())  # first of all, and until all is done
             signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own handler in front
             if not any(each.state == "READY" for each in running.models) and not repository:
                 _show_failures(running)
@@ -221,7 +232,8 @@ def _settings(**given: Any) -> ServeSettings:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"]) or "serve"
         value = "" if first["loc"] == () else str(first["input"])
-        raise OptionError(option, value, first["msg"].removeprefix("Value error, ")) from None
+        expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        raise OptionError(option, value, expected) from None
 
 
 def _model_from_here(argument: str) -> str:

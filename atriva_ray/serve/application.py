@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from atriva_inference.errors import InferenceRuntimeError
+from atriva_inference.errors import InferenceRuntimeError, OptionError
 from atriva_ray.ray_errors import translated
 from atriva_ray.serve.catalog import Catalog
 from atriva_ray.serve.ingress import Ingress, token_store
@@ -20,7 +21,7 @@ from atriva_ray.serve.shelf import open_shelf
 from atriva_ray.serve.table import Table, TableVersion
 from atriva_ray.serve.tally import Tally
 
-__all__ = ["CATALOG", "app"]
+__all__ = ["CATALOG", "app", "build"]
 
 CATALOG = "Catalog"
 
@@ -30,6 +31,20 @@ _CALLS = 100_000
 _LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 _HEALTH_PERIOD_S = 5.0
 _DRAIN_TIMEOUT_S = 30.0
+
+
+class _IntoServeLog(logging.Handler):
+    """Writes our warnings where Ray Serve writes its own: the log file of this process."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand on."""
+        logging.getLogger("ray.serve").handle(record)
+
+
+def _log_there() -> None:
+    """Without this, some of Ray Serve's settings leave our warnings nowhere to go."""
+    for package in ("atriva_inference", "atriva_ray"):
+        logging.getLogger(package).addHandler(_IntoServeLog(logging.WARNING))
 
 
 async def _outcome(work: Awaitable[Value]) -> Value | InferenceRuntimeError:
@@ -53,6 +68,7 @@ class CatalogDeployment:
     # Ray Serve awaits constructors.
     async def __init__(self, settings: dict[str, Any]) -> None:  # type: ignore[misc]
         """Begin to load what is wanted."""
+        _log_there()
         told = ServeSettings(**settings)
         self._catalog = Catalog(open_shelf(told), told.namespace, told.load, told.watch_s)
         self._catalog.begin()
@@ -147,6 +163,12 @@ _here: Ingress | None = None
 """The ingress of this process, which Ray Serve's own proxies ask as well."""
 
 
+def _put_behind_front(ingress: Ingress) -> None:
+    """Set `_here`; a constructor could not, for Ray Serve sends classes with copies of globals."""
+    global _here  # noqa: PLW0603 - what Ray Serve forwards comes to a function
+    _here = ingress
+
+
 def _front() -> ASGIApp:
     """Return what Ray Serve's own proxies ask."""
 
@@ -178,12 +200,12 @@ class IngressDeployment:
         self, settings: dict[str, Any], catalog: DeploymentHandle[Any]
     ) -> None:
         """Listen."""
-        global _here  # noqa: PLW0603 - what Ray Serve forwards comes to a function
+        _log_there()
         self._ingress = await asyncio.to_thread(
             Ingress, ServeSettings(**settings), CatalogCalls(catalog)
         )
         await self._ingress.start()
-        _here = self._ingress
+        _put_behind_front(self._ingress)
 
     def check_health(self) -> None:
         """Raise if it has to be replaced."""
@@ -205,9 +227,22 @@ def app(settings: ServeSettings | Mapping[str, Any]) -> serve.Application:
         OptionError: others can reach the server, and there are no tokens.
     """
     checked = ServeSettings.model_validate(settings)
-    token_store(checked)
-    told = checked.model_dump()
+    has_tokens = token_store(checked) is not None
+    if checked.http_port is None and not has_tokens and not checked.insecure:
+        raise OptionError(
+            "http_port",
+            "null",
+            "a port while there are no tokens: Ray Serve's proxies may listen where others reach "
+            "them. Give a file of tokens, or insecure: true if everybody may ask",
+        )
+    return build(checked)
+
+
+def build(settings: ServeSettings) -> serve.Application:
+    """Build the application for somebody who knows who reaches it; else as `app`."""
+    token_store(settings)
+    told = settings.model_dump()
     ingress: Callable[..., serve.Application] = IngressDeployment.options(  # type: ignore[attr-defined]
-        num_replicas=checked.ingresses
+        num_replicas=settings.ingresses
     ).bind
     return ingress(told, CatalogDeployment.bind(told))  # type: ignore[attr-defined]

@@ -86,7 +86,7 @@ class Ingress:
         limits = Limits(max_body_bytes=settings.max_body_bytes, max_requests=settings.max_waiting)
         self._gate = Gate(
             None if self._store is None else self._store.check,
-            settings.host if is_loopback(settings.host) else None,
+            settings.host if settings.http_port and is_loopback(settings.host) else None,
         )
         self.app: ASGIApp = make_app(self._server, limits, self._gate)
         self._http: HttpListener | None = None

@@ -15,7 +15,7 @@ from atriva_inference.errors import InferenceRuntimeError, OptionError
 from atriva_ray.connection import connect
 from atriva_ray.errors import ClusterError, RepositoryError
 from atriva_ray.ray_errors import translated
-from atriva_ray.serve.application import CATALOG, app
+from atriva_ray.serve.application import CATALOG, build
 from atriva_ray.serve.server_face import ModelState
 from atriva_ray.serve.settings import ServeSettings
 from atriva_ray.serve.shelf import open_shelf
@@ -45,7 +45,11 @@ class Serving:
 
 @contextmanager
 def serving(
-    settings: ServeSettings, *, name: str = DEFAULT_NAME, address: str | None = None
+    settings: ServeSettings,
+    *,
+    name: str = DEFAULT_NAME,
+    address: str | None = None,
+    shows_logs: bool = True,
 ) -> Iterator[Serving]:
     """Serve as long as the block lasts; it begins when every model is loaded, or has failed.
 
@@ -53,6 +57,7 @@ def serving(
         settings: what is served, and where.
         name: of the server; each on a cluster has one of its own.
         address: which cluster, as for `InferenceRuntime`.
+        shows_logs: whether Ray prints here what the server's processes print.
 
     Raises:
         OptionError: the settings cannot be used on this machine, or the name is taken.
@@ -62,8 +67,10 @@ def serving(
     for port in (settings.http_port, settings.grpc_port):
         if port is not None:
             check_free(settings.host, port)
-    application = app(settings)
-    connection = connect(address)
+    application = build(settings)
+    if settings.repository is None:  # what is wrong with its settings needs no cluster to be told
+        open_shelf(settings).close()
+    connection = connect(address, shows_logs=shows_logs)
     try:
         logging.getLogger("ray.serve").setLevel(logging.getLogger("ray").level)
         if connection.is_embedded:  # otherwise other machines may have what this one lacks
@@ -72,9 +79,9 @@ def serving(
         if name in others:
             raise OptionError("name", name, "one that no other server of this cluster has")
         try:
-            if not others and settings.http_port is not None:
+            if not others:
                 serve.start(proxy_location="Disabled")
-            _run(application, name, _route(settings), connection.address)
+            _run(application, name, connection.address)
             yield Serving(connection.address, *_addresses(settings), _settled(name))
         finally:
             _end(name)
@@ -101,17 +108,12 @@ def _end(name: str) -> None:
             serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _run(application: serve.Application, name: str, route: str | None, cluster: str) -> None:
-    try:
-        serve.run(application, name=name, route_prefix=route)
+def _run(application: serve.Application, name: str, cluster: str) -> None:
+    try:  # no route: proxies of other applications are to forward nothing here
+        serve.run(application, name=name, route_prefix=None)
     except RuntimeError as error:
         reason = f"Ray Serve could not start the server, its logs say why ({error})"
         raise ClusterError(cluster, reason) from error
-
-
-def _route(settings: ServeSettings) -> str | None:
-    """Ray Serve's own proxies forward only where they are to."""
-    return "/" if settings.http_port is None else None
 
 
 def _settled(name: str) -> tuple[ModelState, ...]:

@@ -16,6 +16,8 @@ from tests.conftest import MODELS
 from tests.serve.serving_tools import HOST, Repository, Server, ended, free_ports, started
 
 NAME = "guarded"
+OURS = (*"┏┃┡│└", "HTTP  ", "gRPC  ", "Ray   ", "stopped")
+"""How the lines begin that `atriva serve` shows; Ray and Ray Serve have more to say."""
 
 
 def atriva(*arguments, **env):
@@ -41,7 +43,14 @@ def watched(short_tmp):
     models = Repository(short_tmp / "watched" / "repository")
     models.add_plus("live", 1)
     models.add_plus("gone", 1)
+    models.add_garbage("broken", 1)
     return models
+
+
+@pytest.fixture
+def cluster_logs(cluster, short_tmp):
+    """The folder of the logs of the cluster's node."""
+    return short_tmp / "c" / "ray" / "session_latest" / "logs"
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +89,11 @@ def test_a_token_is_wanted_on_both_ports(guarded, token):
     client.close()
 
 
+def test_what_goes_wrong_is_in_the_log_of_the_process(guarded, cluster_logs):
+    (log,) = cluster_logs.glob(f"serve/replica_{NAME}_Catalog_*.log")
+    wait_until(lambda: "model broken: " in log.read_text(), timeout_s=20, what=log.read_text)
+
+
 def test_what_changes_in_the_folder_is_followed(guarded, watched, token, nodes):
     def answers(version):
         return guarded.plus("live", token=token) == (200, str(version), [version, version])
@@ -116,6 +130,9 @@ def test_it_ends_well_when_it_is_told_to(guarded, nodes):
     guarded.end(signal.SIGTERM)
     wait_until(lambda: ended(processes))
     assert nodes.replicas("live") == []
+    shown = [line for line in guarded.log().splitlines() if line and not line.startswith(OURS)]
+    (killed,) = shown  # the catalog, which somebody has to be told of
+    assert "A worker died" in killed
 
 
 def test_others_are_let_in_only_with_tokens():
@@ -123,6 +140,21 @@ def test_others_are_let_in_only_with_tokens():
     assert refused.returncode == 2
     assert "host='0.0.0.0'" in refused.stderr
     assert "tokens" in refused.stderr
+    assert refused.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ([], "--repository"),
+        (["model.onnx", "--port", "7000", "--grpc-port", "7000"], "both 7000"),
+        (["model.onnx", "--tls-cert", "server.pem"], "--tls-key"),
+    ],
+)
+def test_what_does_not_go_together_is_told_at_once(options, missing):
+    refused = atriva("serve", *options)
+    assert refused.returncode == 2
+    assert missing in refused.stderr
     assert refused.stdout == ""
 
 
