@@ -140,6 +140,7 @@ class Loader:
             performance_hint=settings.hint,
             config=settings.config,
             preprocessing=settings.preprocessing,
+            batching=settings.batching == "auto",
             replicas=settings.replicas,
             cpus_per_replica=settings.cpus_per_replica,
             reserve_cpus=False,  # a server's models take turns on the processors

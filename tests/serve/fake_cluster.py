@@ -17,6 +17,7 @@ class FakeCluster:
         stillborn: origins whose models are lost before anybody has them.
         gate: set; while it is not, opening takes on.
         opening: origins that are being opened just now.
+        asked: path, device and options of every model that was to be loaded.
         tried: every origin that was to be opened, one after the other.
         events: what was ``opened`` and ``closed``.
         models: every model that was opened.
@@ -29,6 +30,7 @@ class FakeCluster:
         self.gate = threading.Event()
         self.gate.set()
         self.opening = []
+        self.asked = []
         self.tried = []
         self.events = []
         self.models = []
@@ -47,7 +49,8 @@ class FakeRuntime:
     def __init__(self, cluster):
         self._cluster = cluster
 
-    def load_model(self, path, *_, **__):
+    def load_model(self, path, device, **options):
+        self._cluster.asked.append((path, device, options))
         return self.open_model(str(path))
 
     def open_model(self, origin):
