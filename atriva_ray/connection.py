@@ -15,7 +15,7 @@ import ray
 
 from atriva_ray.errors import ClusterError
 
-__all__ = ["DEFAULT_NAMESPACE", "Connection", "connect"]
+__all__ = ["DEFAULT_NAMESPACE", "Connection", "connect", "is_reachable"]
 
 _logger = logging.getLogger(__name__)
 
@@ -93,10 +93,9 @@ def _has_running_cluster() -> bool:
     """
     root = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()))
     try:
-        _check_reachable((root / "ray" / "ray_current_cluster").read_text().strip())
-    except (OSError, ClusterError):
+        return is_reachable((root / "ray" / "ray_current_cluster").read_text().strip())
+    except OSError:
         return False
-    return True
 
 
 def _join(address: str | None, options: dict[str, Any]) -> None:
@@ -131,6 +130,15 @@ def _check_reachable(address: str) -> None:
             return
     except (OSError, OverflowError) as error:
         raise ClusterError(address, f"{error}; check the address, and that it runs") from error
+
+
+def is_reachable(address: str) -> bool:
+    """Whether somebody listens at ``host:port``; blocks for 10 s at most."""
+    try:
+        _check_reachable(address)
+    except ClusterError:
+        return False
+    return True
 
 
 def _token_hint() -> str:

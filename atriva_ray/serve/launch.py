@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from atriva_inference.errors import InferenceRuntimeError, OptionError
-from atriva_ray.connection import connect
+from atriva_ray.connection import connect, is_reachable
 from atriva_ray.errors import ClusterError, RepositoryError
 from atriva_ray.ray_errors import translated
 from atriva_ray.serve.application import CATALOG, build
@@ -24,6 +27,10 @@ from atriva_ray.serve.sockets import check_free
 __all__ = ["DEFAULT_NAME", "Serving", "serving"]
 
 DEFAULT_NAME = "atriva"
+
+_logger = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +108,33 @@ def _check_there(settings: ServeSettings) -> None:
 
 
 def _end(name: str) -> None:
-    """End a server, and Ray Serve itself if it has nothing else to do."""
-    with suppress(RayServeException):  # it may not even have begun
-        serve.delete(name)
-        if not serve.status().applications:
-            serve.shutdown()  # type: ignore[no-untyped-call]
+    """End a server, and Ray Serve itself if it has nothing else to do.
+
+    Not if Ray is gone, and all of them with it: whoever stops a service tells its process group,
+    in which an embedded Ray is too. Ray Serve would wait for it for a minute, and then abort.
+    """
+    cluster = ray.get_runtime_context().gcs_address
+    is_ended: Future[None] = Future()
+    threading.Thread(target=_delete, args=(name, is_ended), name="atriva-end", daemon=True).start()
+    while True:
+        try:
+            return is_ended.result(_LOOK_EVERY_S)
+        except TimeoutError:
+            if not is_reachable(cluster):
+                _logger.warning("the Ray cluster is gone, and the server with it")
+                return None
+
+
+def _delete(name: str, is_ended: Future[None]) -> None:
+    try:
+        with suppress(RayServeException):  # it may not even have begun
+            serve.delete(name)
+            if not serve.status().applications:
+                serve.shutdown()  # type: ignore[no-untyped-call]
+    except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for it
+        is_ended.set_exception(error)
+    else:
+        is_ended.set_result(None)
 
 
 def _run(application: serve.Application, name: str, cluster: str) -> None:

@@ -6,14 +6,24 @@ import os
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 
+import psutil
 import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from tests.cluster.tools import BIN, TOKEN_MODE, wait_until
 from tests.conftest import MODELS
-from tests.serve.serving_tools import HOST, Repository, Server, ended, free_ports, started
+from tests.serve.serving_tools import (
+    DIGITS,
+    HOST,
+    Repository,
+    Server,
+    ended,
+    free_ports,
+    started,
+)
 
 NAME = "guarded"
 OURS = (*"┏┃┡│└", "HTTP  ", "gRPC  ", "Ray   ", "stopped")
@@ -133,6 +143,21 @@ def test_it_ends_well_when_it_is_told_to(guarded, nodes):
     shown = [line for line in guarded.log().splitlines() if line and not line.startswith(OURS)]
     (killed,) = shown  # the catalog, which somebody has to be told of
     assert "A worker died" in killed
+
+
+def test_a_service_manager_may_tell_all_processes_at_once(short_tmp):
+    folder = short_tmp / "own"
+    folder.mkdir()
+    options = [str(DIGITS), "--ingresses", "1", "--address", "local"]
+    with started(Server(folder, *options, env={"RAY_TMPDIR": str(folder)}, name="own")) as server:
+        program = psutil.Process(server.process.pid)
+        processes = program.children(recursive=True)
+        for each in (program, *processes):
+            with suppress(psutil.NoSuchProcess):
+                each.terminate()
+        assert server.process.wait(45) == 0, server.log()  # Ray itself would abort after 60 s
+        assert "Traceback" not in server.log(), server.log()
+        wait_until(lambda: ended(each.pid for each in processes))
 
 
 def test_others_are_let_in_only_with_tokens():
