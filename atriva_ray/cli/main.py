@@ -36,6 +36,7 @@ from atriva_ray.cli.preprocessing import (
     read_preprocessing,
 )
 from atriva_ray.cli.serve import serve, token
+from atriva_ray.cli.simulate import simulate_command
 
 if TYPE_CHECKING:
     from atriva_ray.runtime import InferenceRuntime
@@ -157,6 +158,7 @@ def run(
 app.command()(batch)
 app.command()(serve)
 app.command()(token)
+app.command("simulate")(simulate_command)
 app.command(cls=LongFlagCommand)(bench)
 
 

@@ -1,0 +1,194 @@
+"""Policies: how clients choose replicas. Ours is the very code that runs on a real cluster."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+
+from atriva_inference.errors import OptionError
+from atriva_ray.routing.balance import Balancer, Route
+from atriva_ray.simulation.events import Events
+from atriva_ray.simulation.machinery import Chooser, Job, Replica
+
+__all__ = ["POLICIES", "ChooserFactory", "find_policies"]
+
+ChooserFactory = Callable[[], Chooser]
+"""Returns the chooser of one more client."""
+
+
+class _Ours:
+    """The balancer of `atriva_ray.routing`."""
+
+    def __init__(self, replicas: Sequence[Replica]) -> None:
+        self._balancer = Balancer()
+        self._names = [str(replica.number) for replica in replicas]
+        for replica in replicas:
+            group = replica.group
+            self._balancer.add(Route(str(replica.number), group.name, group.slots, rank=0))
+
+    def choose(self, job: Job) -> int | None:  # noqa: ARG002 - nobody knows what it takes
+        name = self._balancer.choose()
+        return None if name is None else int(name)
+
+    def started(self, replica: int) -> None:
+        self._balancer.started(self._names[replica])
+
+    def finished(self, replica: int, service_time_s: float, queue_len: int) -> None:
+        self._balancer.finished(self._names[replica], service_time_s, queue_len)
+
+
+class _Uninformed:
+    """Base of choosers that take note of nothing."""
+
+    def started(self, replica: int) -> None:
+        pass
+
+    def finished(self, replica: int, service_time_s: float, queue_len: int) -> None:
+        pass
+
+
+class _RoundRobin(_Uninformed):
+    def __init__(self, replicas: Sequence[Replica], random: Random) -> None:
+        self._count = len(replicas)
+        self._next = random.randrange(self._count)
+
+    def choose(self, job: Job) -> int:  # noqa: ARG002
+        self._next = (self._next + 1) % self._count
+        return self._next
+
+
+class _Random(_Uninformed):
+    def __init__(self, replicas: Sequence[Replica], random: Random) -> None:
+        self._count = len(replicas)
+        self._random = random
+
+    def choose(self, job: Job) -> int:  # noqa: ARG002
+        return self._random.randrange(self._count)
+
+
+class _LeastLoaded:
+    """Knows only what this client has under way."""
+
+    def __init__(self, replicas: Sequence[Replica], random: Random) -> None:
+        # A heap of (under way, a number drawn anew each time, replica); entries of before are left
+        # in it, and passed over when they come up.
+        self._under_way = [0] * len(replicas)
+        self._random = random
+        self._heap = [(0, random.random(), replica.number) for replica in replicas]
+        heapq.heapify(self._heap)
+
+    def choose(self, job: Job) -> int:  # noqa: ARG002
+        while self._heap[0][0] != self._under_way[self._heap[0][2]]:
+            heapq.heappop(self._heap)
+        return self._heap[0][2]
+
+    def started(self, replica: int) -> None:
+        self._change(replica, 1)
+
+    def finished(self, replica: int, service_time_s: float, queue_len: int) -> None:  # noqa: ARG002
+        self._change(replica, -1)
+
+    def _change(self, replica: int, change: int) -> None:
+        self._under_way[replica] += change
+        entry = (self._under_way[replica], self._random.random(), replica)
+        heapq.heappush(self._heap, entry)
+
+
+class _TwoChoices(_Uninformed):
+    """The power of two choices: the less loaded one, as they are at this moment, of any two."""
+
+    def __init__(self, replicas: Sequence[Replica], random: Random) -> None:
+        self._replicas = replicas
+        self._random = random
+
+    def choose(self, job: Job) -> int:  # noqa: ARG002
+        first, second = self._random.choices(self._replicas, k=2)
+        return min(first, second, key=lambda replica: replica.load / replica.group.slots).number
+
+
+class _Oracle(_Uninformed):
+    """Knows when every slot will be free; one for all clients together.
+
+    That is exact, for nobody else sends anything. The slots of replicas that are alike are kept in
+    the order in which they become free: only the first of each kind can be the best one.
+    """
+
+    def __init__(
+        self, events: Events, replicas: Sequence[Replica], network_s: float, *, knows_sizes: bool
+    ) -> None:
+        self._events = events
+        self._replicas = replicas
+        self._network_s = network_s
+        self._knows_sizes = knows_sizes
+        kinds: dict[str, list[tuple[float, int]]] = {}
+        for replica in replicas:
+            slots = [(0.0, replica.number)] * replica.group.slots
+            kinds.setdefault(replica.group.name, []).extend(slots)
+        self._kinds = list(kinds.values())
+
+    def choose(self, job: Job) -> int:
+        arrives_s = self._events.now_s + self._network_s
+        best: tuple[float, list[tuple[float, int]]] | None = None
+        for kind in self._kinds:
+            free_s, number = kind[0]
+            replica = self._replicas[number]
+            takes_s = (
+                replica.service_time_s(job.size)
+                if self._knows_sizes
+                else replica.group.service_time_s
+            )
+            done_s = max(free_s, arrives_s) + takes_s
+            if best is None or done_s < best[0]:
+                best = done_s, kind
+        assert best is not None, "a scenario has replicas"  # noqa: S101
+        kind = best[1]
+        free_s, number = kind[0]
+        takes_s = self._replicas[number].service_time_s(job.size)
+        heapq.heapreplace(kind, (max(free_s, arrives_s) + takes_s, number))
+        return number
+
+
+def _each(
+    kind: Callable[[Sequence[Replica], Random], Chooser],
+) -> Callable[[Events, Sequence[Replica], float, Random], ChooserFactory]:
+    return lambda _events, replicas, _network_s, random: lambda: kind(replicas, random)
+
+
+def _shared(*, knows_sizes: bool) -> Callable[..., ChooserFactory]:
+    def make(
+        events: Events, replicas: Sequence[Replica], network_s: float, _random: Random
+    ) -> ChooserFactory:
+        oracle = _Oracle(events, replicas, network_s, knows_sizes=knows_sizes)
+        return lambda: oracle
+
+    return make
+
+
+POLICIES: Mapping[str, Callable[[Events, Sequence[Replica], float, Random], ChooserFactory]] = {
+    "ours": lambda _events, replicas, _network_s, _random: lambda: _Ours(replicas),
+    "round-robin": _each(_RoundRobin),
+    "random": _each(_Random),
+    "least-loaded": _each(_LeastLoaded),
+    "two-choices": _each(_TwoChoices),
+    "all-queues": _shared(knows_sizes=False),
+    "oracle": _shared(knows_sizes=True),
+}
+"""By name: what makes the choosers of a simulation.
+
+It is called with the clock, the replicas, how long a request travels, and randomness. The policy
+``all-queues`` knows every queue of the cluster at every moment but not what is in it, the most that
+anybody could know; ``oracle`` knows what each request will take.
+"""
+
+
+def find_policies(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the policies of these names; without names, all of them.
+
+    Raises:
+        OptionError: there is no such policy.
+    """
+    for name in names:
+        if name not in POLICIES:
+            raise OptionError("policy", name, f"one of {', '.join(POLICIES)}")
+    return tuple(dict.fromkeys(names)) or tuple(POLICIES)

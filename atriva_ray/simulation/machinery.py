@@ -1,0 +1,158 @@
+"""Replicas and clients of a simulated cluster: what takes time, and who waits for it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import exp
+from typing import Protocol
+
+from atriva_ray.simulation.events import Events
+from atriva_ray.simulation.scenario import ReplicaGroup
+
+__all__ = ["Chooser", "Client", "Job", "Replica"]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request.
+
+    Attributes:
+        number: its place in the workload.
+        size: see `Workload.sizes`.
+        came_s: when its client had it.
+    """
+
+    number: int
+    size: float
+    came_s: float
+
+
+class Chooser(Protocol):
+    """What one client knows of the replicas, and how it decides."""
+
+    def choose(self, job: Job) -> int | None:
+        """Return the replica for the request that comes next; None: it is to wait."""
+        ...
+
+    def started(self, replica: int) -> None:
+        """Take note that a request was sent."""
+        ...
+
+    def finished(self, replica: int, service_time_s: float, queue_len: int) -> None:
+        """Take note of an answer, and of what the replica says with it."""
+        ...
+
+
+class Replica:
+    """Runs requests first come, first served.
+
+    Attributes:
+        group: what it is like.
+        number: its place among all replicas.
+        load: requests that it runs, or that wait for it.
+        answered: requests that it has answered.
+        busy_s: time that its slots have worked, all together.
+    """
+
+    def __init__(self, events: Events, group: ReplicaGroup, number: int) -> None:
+        self.group = group
+        self.number = number
+        self.load = 0
+        self.answered = 0
+        self.busy_s = 0.0
+        self._events = events
+        self._idle = group.slots
+        self._waiting: deque[tuple[Job, Client]] = deque()
+
+    def service_time_s(self, size: float) -> float:
+        """Return how long a request takes here: lognormal, and `group.service_time_s` on average.
+
+        The mean of a lognormal distribution is ``exp(mu + sigma² / 2)``, so mu is half of sigma²
+        less than the logarithm of the mean that is wanted.
+        """
+        sigma = self.group.sigma
+        return self.group.service_time_s * exp(sigma * size - sigma * sigma / 2)
+
+    def receive(self, job: Job, client: Client) -> None:
+        """Run a request, or let it wait."""
+        self.load += 1
+        if self._idle:
+            self._idle -= 1
+            self._run(job, client)
+        else:
+            self._waiting.append((job, client))
+
+    def _run(self, job: Job, client: Client) -> None:
+        service_time_s = self.service_time_s(job.size)
+        self.busy_s += service_time_s
+        self._events.at(
+            self._events.now_s + service_time_s, self._finish, job, client, service_time_s
+        )
+
+    def _finish(self, job: Job, client: Client, service_time_s: float) -> None:
+        self.load -= 1
+        self.answered += 1
+        if self._waiting:
+            self._run(*self._waiting.popleft())
+        else:
+            self._idle += 1
+        client.expect(self, job, service_time_s, self.load)
+
+
+class Client:
+    """Keeps requests until its chooser has a replica for them."""
+
+    def __init__(
+        self,
+        events: Events,
+        replicas: list[Replica],
+        chooser: Chooser,
+        network_s: float,
+        answered: Callable[[Job], None],
+    ) -> None:
+        """Make one that has nothing to ask yet.
+
+        Args:
+            events: the clock.
+            replicas: what the chooser's numbers mean.
+            chooser: decides.
+            network_s: how long requests and answers travel.
+            answered: called when an answer is there.
+        """
+        self._events = events
+        self._replicas = replicas
+        self._chooser = chooser
+        self._network_s = network_s
+        self._answered = answered
+        self._waiting: deque[Job] = deque()
+
+    def ask(self, job: Job) -> None:
+        """Send a request as soon as there is a replica for it."""
+        self._waiting.append(job)
+        self._send()
+
+    def expect(self, replica: Replica, job: Job, service_time_s: float, queue_len: int) -> None:
+        """Have an answer arrive after its journey."""
+        self._events.at(
+            self._events.now_s + self._network_s,
+            self._receive,
+            replica,
+            job,
+            service_time_s,
+            queue_len,
+        )
+
+    def _receive(self, replica: Replica, job: Job, service_time_s: float, queue_len: int) -> None:
+        self._chooser.finished(replica.number, service_time_s, queue_len)
+        self._answered(job)
+        self._send()
+
+    def _send(self) -> None:
+        waiting = self._waiting
+        while waiting and (number := self._chooser.choose(waiting[0])) is not None:
+            job = waiting.popleft()
+            self._chooser.started(number)
+            arrives_s = self._events.now_s + self._network_s
+            self._events.at(arrives_s, self._replicas[number].receive, job, self)
