@@ -12,10 +12,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from atriva_ray.errors import ExtraNotInstalledError, InputFileError
 from atriva_ray.simulation.choosers import POLICIES, find_policies
+from atriva_ray.simulation.plan import plan as nodes_for
 from atriva_ray.simulation.scenario import Scenario
 from atriva_ray.simulation.simulate import Outcome, simulate
 from atriva_ray.simulation.workload import make_workload
@@ -37,6 +38,14 @@ def simulate_command(
             "--policy", "-p", help=f"One of {', '.join(POLICIES)}; repeat it. [default: all]"
         ),
     ] = None,
+    plan: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Take the scenario's replicas for one node, and look for how many nodes it takes "
+            "until 99 of 100 requests are answered within this time.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for the figures (JSON) and a plot (PNG)."),
@@ -48,6 +57,9 @@ def simulate_command(
     what each request will take: no real program can.
     """
     told = _read(scenario)
+    if plan is not None:
+        _plan(told, plan, find_policies(policy or ("ours",)))
+        return
     policies = find_policies(policy or ())
     workload = make_workload(told)
     _out.print(
@@ -65,6 +77,23 @@ def simulate_command(
     _show(outcomes)
     if output is not None:
         _write(told, outcomes, output, scenario.stem)
+
+
+def _plan(node: Scenario, p99_s: float, policies: Sequence[str]) -> None:
+    table = Table("policy", *(Column(each, justify="right") for each in ("nodes", "p99, ms")))
+    for policy in policies:
+        tries = []
+        with _err.status(policy) as status:
+            for each in nodes_for(node, p99_s, policy):
+                tries.append(each)
+                status.update(f"{policy}: {each.nodes} nodes, {each.p99_s * 1e3:,.1f} ms")
+        best = min((each for each in tries if each.is_enough), key=lambda each: each.nodes)
+        for each in sorted(tries, key=lambda each: each.nodes):
+            style = "bold" if each is best else "dim"
+            table.add_row(policy, f"{each.nodes:,}", f"{each.p99_s * 1e3:,.1f}", style=style)
+        table.add_section()
+    _out.print(table)
+    _out.print(f"bold: the fewest with which p99 is at most {p99_s * 1e3:g} ms", style="dim")
 
 
 def _read(file: Path) -> Scenario:

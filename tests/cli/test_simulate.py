@@ -40,6 +40,18 @@ def test_the_example_compares_policies_and_draws_them(tmp_path):
     assert (tmp_path / "new" / "mixed.png").read_bytes().startswith(PNG)
 
 
+def test_nodes_are_counted(tmp_path):
+    file = tmp_path / "node.yaml"
+    file.write_text(MIXED.read_text().replace("load: 0.8", "rate_per_s: 30000"))
+    result = simulate(file, "--plan", "0.05", "-p", "all-queues")
+    assert result.returncode == 0, result.stderr
+    table = [line.split("│") for line in result.stdout.splitlines() if line.startswith("│")]
+    (first, *_) = table
+    assert (first[1].strip(), first[2].strip()) == ("all-queues", "2")
+    assert float(first[3]) <= 50
+    assert "at most 50 ms" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
@@ -48,6 +60,7 @@ def test_the_example_compares_policies_and_draws_them(tmp_path):
         ("replicas: []\nload: 1", [], "at least one group"),
         ("load: 1", ["-p", "best"], "replicas"),
         (MIXED.read_text(), ["-p", "best"], "policy='best'"),
+        (MIXED.read_text(), ["--plan", "1"], "rate_per_s"),
         (MIXED.read_text(), ["-p", "oracle", "-o", "/dev/null/there"], "cannot be written"),
     ],
 )
