@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from atriva_inference.preprocess import Preprocessing
+from atriva_ray.cli.yaml_file import read_yaml
 from atriva_ray.errors import InputFileError
 
 __all__ = ["Color", "Fit", "Layout", "Mean", "Preprocess", "Resize", "Scale", "read_preprocessing"]
@@ -82,16 +83,7 @@ def read_preprocessing(file: Path | None, **flags: str | None) -> Preprocessing 
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        import yaml  # noqa: PLC0415 - an optional dependency
-    except ImportError as error:
-        raise InputFileError(
-            str(file), "YAML files need PyYAML: pip install 'atriva-ray[batch]'"
-        ) from error
-    try:
-        declared = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
-        raise InputFileError(str(file), str(error)) from error
+    declared = read_yaml(file, "batch")
     if not isinstance(declared, dict):
         raise InputFileError(str(file), "it is no mapping of names to values, like 'mean: 127.5'")
     return declared

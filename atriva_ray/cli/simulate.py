@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from atriva_ray.cli.yaml_file import read_yaml
 from atriva_ray.errors import ExtraNotInstalledError, InputFileError
 from atriva_ray.simulation.choosers import POLICIES, find_policies
 from atriva_ray.simulation.plan import plan as nodes_for
@@ -56,7 +57,7 @@ def simulate_command(
     Every policy meets the same requests. all-queues knows every queue at every moment, oracle also
     what each request will take: no real program can.
     """
-    told = _read(scenario)
+    told = Scenario.from_mapping(read_yaml(scenario, "simulate"))
     if plan is not None:
         _plan(told, plan, find_policies(policy or ("ours",)))
         return
@@ -94,18 +95,6 @@ def _plan(node: Scenario, p99_s: float, policies: Sequence[str]) -> None:
         table.add_section()
     _out.print(table)
     _out.print(f"bold: the fewest with which p99 is at most {p99_s * 1e3:g} ms", style="dim")
-
-
-def _read(file: Path) -> Scenario:
-    try:
-        import yaml  # noqa: PLC0415 - an optional dependency
-    except ImportError as error:
-        raise ExtraNotInstalledError("simulations", "pyyaml", "simulate") from error
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
-        raise InputFileError(str(file), str(error)) from error
-    return Scenario.from_mapping(content)
 
 
 def _show(outcomes: Sequence[Outcome]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from atriva_inference import OptionError, Preprocessing
 from atriva_ray.cli.preprocessing import read_preprocessing
-from atriva_ray.errors import InputFileError
+from atriva_ray.errors import ExtraNotInstalledError, InputFileError
 
 NO_FLAGS = dict.fromkeys(("resize", "layout", "mean", "scale", "color", "fit"))
 
@@ -100,5 +100,5 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def test_without_pyyaml_it_says_what_to_install(declared_in, monkeypatch):
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(InputFileError, match=r"pip install 'atriva-ray\[batch\]'"):
+    with pytest.raises(ExtraNotInstalledError, match=r"pip install 'atriva-ray\[batch\]'"):
         declared_in("mean: 1")
