@@ -141,8 +141,8 @@ def test_it_ends_well_when_it_is_told_to(guarded, nodes):
     wait_until(lambda: ended(processes))
     assert nodes.replicas("live") == []
     shown = [line for line in guarded.log().splitlines() if line and not line.startswith(OURS)]
-    (killed,) = shown  # the catalog, which somebody has to be told of
-    assert "A worker died" in killed
+    # Ray tells of the catalog that was killed, if it gets round to it; of nothing else.
+    assert [line for line in shown if "A worker died" not in line] == []
 
 
 def test_a_service_manager_may_tell_all_processes_at_once(short_tmp):
