@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 
 BLOCKED = """
@@ -15,6 +17,7 @@ sys.exit(pytest.main(["tests/unit", "-q", "-x", "-p", "no:cacheprovider"]))
 """
 
 
+@pytest.mark.timeout(900)  # thousands of them
 def test_the_unit_tests_pass_with_ray_blocked():
     result = subprocess.run(
         [sys.executable, "-c", BLOCKED], cwd=ROOT, capture_output=True, text=True, check=False

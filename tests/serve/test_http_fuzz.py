@@ -108,7 +108,7 @@ def length_of(chance, length, body):
             return length
 
 
-@pytest.mark.timeout(max(180, COUNT // 50))
+@pytest.mark.timeout(max(300, COUNT // 50))
 def test_whatever_is_sent_gets_an_answer():
     chance = random.Random(0)  # noqa: S311 - the same requests in every run
     process = psutil.Process()

@@ -117,6 +117,7 @@ class Footprint(NamedTuple):
         )
 
 
+@pytest.mark.timeout(900)  # a process for each model, twice
 def test_many_models_come_and_go(crowd, shelf, crew, record_property):
     for name, version in MANY.items():
         shelf.add_plus(name, int(version))

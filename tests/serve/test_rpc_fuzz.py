@@ -316,7 +316,7 @@ async def send_on_a_stream(channel, to_send, told):
     assert await call.code() is grpc.StatusCode.OK
 
 
-@pytest.mark.timeout(max(180, COUNT // 50))
+@pytest.mark.timeout(max(300, COUNT // 50))
 def test_whatever_is_sent_gets_an_answer(record_property):
     chance = random.Random(0)  # noqa: S311 - the same messages in every run
     told = Told()
