@@ -307,12 +307,12 @@ def test_the_deadline_of_the_call_is_that_of_the_request():
         async with aio_client(url) as client:
             began = time.monotonic()
             status, _ = await failure(
-                client.infer("slow", [given(X)], timeout=60_000_000, client_timeout=0.3)
+                client.infer("slow", [given(X)], timeout=60_000_000, client_timeout=3)
             )
             assert status == "StatusCode.DEADLINE_EXCEEDED"
-            assert 0.25 < time.monotonic() - began < 5
+            assert 2.9 < time.monotonic() - began < 30
             (request,) = fake.requests
-            assert 0 < request.timeout_s <= 0.3
+            assert 0 < request.timeout_s <= 3
             await until(lambda: fake.cancelled == 1)
 
             fake.release.set()
