@@ -109,7 +109,7 @@ def test_a_client_that_goes_without_reading_is_nothing_to_complain_about(ending,
         request.inputs.add(name="x", datatype="UINT8", shape=[200_000])
         channel = grpc.aio.insecure_channel(url)
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        call = stub.ModelStreamInfer(timeout=0.3 if ending == "deadline" else None)
+        call = stub.ModelStreamInfer(timeout=3 if ending == "deadline" else None)
 
         async def send():
             while True:  # until flow control, and then the end, holds it back
