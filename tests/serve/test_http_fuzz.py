@@ -25,6 +25,7 @@ from schemathesis.specs.openapi.checks import (
 
 from atriva_ray.serve.limits import Limits
 from atriva_ray.serve.protocol.rest_request import HEADER_LENGTH
+from tests.serve.blurring import blurred
 from tests.serve.http_tools import INFER, request, serving, tensor
 
 COUNT = int(os.environ.get("ATRIVA_FUZZ_COUNT", "10000"))
@@ -68,29 +69,7 @@ RIGHT = [
         ],
     ),
 ]
-
-
-def changed(chance, body):
-    """Return a body with one thing wrong."""
-    begin = chance.randrange(len(body) + 1)
-    end = min(len(body), begin + chance.randrange(8))
-    match chance.randrange(6):
-        case 0:
-            bits = bytearray(body)
-            for _ in range(chance.randrange(1, 4) if bits else 0):
-                bits[chance.randrange(len(bits))] ^= 1 << chance.randrange(8)
-            return bytes(bits)
-        case 1:
-            return body[:begin]
-        case 2:
-            other, _ = chance.choice(RIGHT)
-            return body[:begin] + other[chance.randrange(len(other)) :]
-        case 3:
-            return body[:begin] + chance.choice(SNIPPETS) + body[end:]
-        case 4:
-            return body[:begin] + body[end:]
-        case _:
-            return body[:end] + body[begin:]
+BODIES = [body for body, _ in RIGHT]
 
 
 def length_of(chance, length, body):
@@ -123,7 +102,7 @@ def test_whatever_is_sent_gets_an_answer():
                 begun_bytes = process.memory_info().rss
             body, length = chance.choice(RIGHT)
             for _ in range(chance.randrange(1, 4)):
-                body = changed(chance, body)
+                body = blurred(chance, body, BODIES, SNIPPETS)
             length = length_of(chance, length, body)
             headers = {} if length is None else {HEADER_LENGTH: length}
             answer = served.ask("POST", chance.choice(PATHS), body, connection, **headers)

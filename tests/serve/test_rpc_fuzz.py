@@ -18,6 +18,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from atriva_ray.serve.rpc.listener import RpcListener
 from atriva_ray.serve.rpc.service import SERVICE, make_handler
+from tests.serve.blurring import blurred
 from tests.serve.fake_server import FakeServer
 from tests.serve.rpc_tools import HOST, X, aio_client, given
 
@@ -196,7 +197,7 @@ def reworked(chance, message):
     """Return a message of which one field is wrong; lengths of what is around it are right."""
     fields = fields_of(message)
     if not fields:
-        return blurred(chance, message)
+        return blurred(chance, message, RIGHT, SNIPPETS)
     index = chance.randrange(len(fields))
     number, wire_type, content = fields[index]
     parts = [field(*each) for each in fields]
@@ -228,36 +229,17 @@ def other_content(chance, wire_type, content):
         return chance.choice(NUMBERS)
     if wire_type == LENGTH and fields_of(content):
         return reworked(chance, content)
-    return chance.choice(TEXTS) if chance.randrange(2) else blurred(chance, content)
-
-
-def blurred(chance, data):
-    """Return bytes with one thing wrong, whatever they mean."""
-    begin = chance.randrange(len(data) + 1)
-    end = min(len(data), begin + chance.randrange(8))
-    match chance.randrange(6):
-        case 0:
-            bits = bytearray(data)
-            for _ in range(chance.randrange(1, 4) if bits else 0):
-                bits[chance.randrange(len(bits))] ^= 1 << chance.randrange(8)
-            return bytes(bits)
-        case 1:
-            return data[:begin]
-        case 2:
-            other = chance.choice(RIGHT)
-            return data[:begin] + other[chance.randrange(len(other)) :]
-        case 3:
-            return data[:begin] + chance.choice(SNIPPETS) + data[end:]
-        case 4:
-            return data[:begin] + data[end:]
-        case _:
-            return data[:end] + data[begin:]
+    return (
+        chance.choice(TEXTS) if chance.randrange(2) else blurred(chance, content, RIGHT, SNIPPETS)
+    )
 
 
 def wrong(chance, message):
     for _ in range(chance.choice([1, 1, 2, 3])):
-        change = reworked if chance.randrange(5) else blurred
-        message = change(chance, message)
+        if chance.randrange(5):
+            message = reworked(chance, message)
+        else:
+            message = blurred(chance, message, RIGHT, SNIPPETS)
     return message
 
 
