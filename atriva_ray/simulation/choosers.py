@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from random import Random
 
 from atriva_inference.errors import OptionError
 from atriva_ray.routing.balance import Balancer, Route
 from atriva_ray.simulation.events import Events
 from atriva_ray.simulation.machinery import Chooser, Job, Replica
+from atriva_ray.simulation.survivors import Survivors
 
 __all__ = ["POLICIES", "ChooserFactory", "find_policies"]
+
+_LONG_S = 1e12
+"""What a replica that hangs would take: it is chosen only if all do."""
+
+_NEVER = 1 << 60
+"""So many requests under way that a replica is not the least loaded one."""
 
 ChooserFactory = Callable[[], Chooser]
 """Returns the chooser of one more client."""
@@ -21,6 +29,7 @@ class _Ours:
     """The balancer of `atriva_ray.routing`."""
 
     def __init__(self, replicas: Sequence[Replica]) -> None:
+        self._replicas = replicas
         self._balancer = Balancer()
         self._names = [str(replica.number) for replica in replicas]
         for replica in replicas:
@@ -37,6 +46,13 @@ class _Ours:
     def finished(self, replica: int, service_time_s: float, queue_len: int) -> None:
         self._balancer.finished(self._names[replica], service_time_s, queue_len)
 
+    def forget(self, replica: int) -> None:
+        self._balancer.forget(self._names[replica])
+
+    def add(self, replica: int) -> None:
+        group = self._replicas[replica].group
+        self._balancer.add(Route(self._names[replica], group.name, group.slots, rank=0))
+
 
 class _Uninformed:
     """Base of choosers that take note of nothing."""
@@ -45,6 +61,12 @@ class _Uninformed:
         pass
 
     def finished(self, replica: int, service_time_s: float, queue_len: int) -> None:
+        pass
+
+    def forget(self, replica: int) -> None:
+        pass
+
+    def add(self, replica: int) -> None:
         pass
 
 
@@ -94,6 +116,12 @@ class _LeastLoaded:
         entry = (self._under_way[replica], self._random.random(), replica)
         heapq.heappush(self._heap, entry)
 
+    def forget(self, replica: int) -> None:
+        self._change(replica, _NEVER - self._under_way[replica])
+
+    def add(self, replica: int) -> None:
+        self._change(replica, -self._under_way[replica])
+
 
 class _TwoChoices(_Uninformed):
     """The power of two choices: the less loaded one, as they are at this moment, of any two."""
@@ -121,13 +149,17 @@ class _Oracle(_Uninformed):
         self._replicas = replicas
         self._network_s = network_s
         self._knows_sizes = knows_sizes
-        kinds: dict[str, list[tuple[float, int]]] = {}
+        kinds: dict[object, list[tuple[float, int]]] = {}
         for replica in replicas:
             slots = [(0.0, replica.number)] * replica.group.slots
-            kinds.setdefault(replica.group.name, []).extend(slots)
+            kind = kinds.setdefault((replica.group.name, replica.hit_by), [])
+            if not kind:
+                replica.watch(partial(self._changed, kind))
+            kind.extend(slots)
         self._kinds = list(kinds.values())
+        self._stopped: dict[int, tuple[float, float]] = {}
 
-    def choose(self, job: Job) -> int:
+    def choose(self, job: Job) -> int | None:
         arrives_s = self._events.now_s + self._network_s
         best: tuple[float, list[tuple[float, int]]] | None = None
         for kind in self._kinds:
@@ -138,21 +170,49 @@ class _Oracle(_Uninformed):
                 if self._knows_sizes
                 else replica.group.service_time_s
             )
+            if replica.speed != 1.0:
+                if replica.is_dead:
+                    continue
+                takes_s = takes_s / replica.speed if replica.speed else _LONG_S
             done_s = max(free_s, arrives_s) + takes_s
             if best is None or done_s < best[0]:
                 best = done_s, kind
-        assert best is not None, "a scenario has replicas"  # noqa: S101
+        if best is None:
+            return None  # all are dead
         kind = best[1]
         free_s, number = kind[0]
-        takes_s = self._replicas[number].service_time_s(job.size)
+        replica = self._replicas[number]
+        takes_s = replica.service_time_s(job.size) / (replica.speed or 1.0)
         heapq.heapreplace(kind, (max(free_s, arrives_s) + takes_s, number))
         return number
+
+    def _changed(self, kind: list[tuple[float, int]], replica: Replica, before: float) -> None:
+        """Take note of another speed of replicas that are alike: slots become free at other times.
+
+        None overtakes another by that, so they stay in order.
+        """
+        now_s, speed = self._events.now_s, replica.speed
+        if replica.is_dead:
+            kind[:] = [(0.0, number) for _, number in kind]
+        elif not speed:
+            self._stopped.setdefault(id(kind), (now_s, before))
+        else:
+            since_s, before = self._stopped.pop(id(kind), (now_s, before))
+            ratio = (before or 1.0) / speed
+            kind[:] = [(now_s + max(0.0, free_s - since_s) * ratio, n) for free_s, n in kind]
 
 
 def _each(
     kind: Callable[[Sequence[Replica], Random], Chooser],
 ) -> Callable[[Events, Sequence[Replica], float, Random], ChooserFactory]:
-    return lambda _events, replicas, _network_s, random: lambda: kind(replicas, random)
+    def make(
+        _events: Events, replicas: Sequence[Replica], _network_s: float, random: Random
+    ) -> ChooserFactory:
+        if any(replica.hit_by for replica in replicas):
+            return lambda: Survivors(kind(replicas, random), len(replicas))
+        return lambda: kind(replicas, random)
+
+    return make
 
 
 def _shared(*, knows_sizes: bool) -> Callable[..., ChooserFactory]:
