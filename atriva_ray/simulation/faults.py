@@ -75,3 +75,11 @@ class Fault:
     def hit_count(self, there: int) -> int:
         """Return how many of so many replicas it hits."""
         return self.count if self.share is None else max(1, round(self.share * there))  # type: ignore[return-value]
+
+    def __str__(self) -> str:
+        """Say what goes wrong with how many."""
+        many = f"{self.count:,}" if self.share is None else f"{100 * self.share:g} %"
+        who = f"{many} of {self.group or 'all'}"
+        if self.slowdown is not None:
+            return f"{who}: {self.slowdown:g} times as long"
+        return f"{who}: {'hang' if self.stops else 'die'}"

@@ -69,10 +69,9 @@ def most_idle_while_waiting(waits: Waits, idle: IdleSpells) -> float:
     rows = max(1, _SLAB // blocks.count)
     for first in range(0, len(timeline.quickest_s), rows):
         replicas = np.arange(first, min(first + rows, len(timeline.quickest_s)))
-        most = blocks.longest_s / timeline.quickest_s[replicas, None]
-        at, block = np.nonzero(most > best)
+        at, block = np.nonzero(blocks.longest_s > best * timeline.quickest_s[replicas, None])
         spans = timeline.idle(replicas[at], blocks.begin_s[block], blocks.end_s[block])
-        bound = np.minimum(most[at, block], spans)
+        bound = np.minimum(spans, blocks.longest_s[block] / timeline.quickest_s[replicas[at]])
         order = np.argsort(-bound)
         for pair in order[: np.count_nonzero(bound > best)]:
             if bound[pair] <= best:

@@ -64,12 +64,12 @@ class Costs:
     Attributes:
         request_transfer_s: how long the bytes of a request take.
         answer_transfer_s: how long the bytes of an answer take.
-        is_told: whether sizes say how long a request takes, see `Replica.service_time_s`.
+        sizes_are_told: whether sizes say how long a request takes, see `Replica.service_time_s`.
     """
 
     request_transfer_s: float = 0.0
     answer_transfer_s: float = 0.0
-    is_told: bool = False
+    sizes_are_told: bool = False
 
 
 class Replica:
@@ -111,8 +111,8 @@ class Replica:
         self._record = record
         self._request_transfer_s = costs.request_transfer_s
         self._answer_transfer_s = costs.answer_transfer_s
-        self._sigma = 1.0 if costs.is_told else group.sigma
-        mean = 0.0 if costs.is_told else group.sigma * group.sigma / 2
+        self._sigma = 1.0 if costs.sizes_are_told else group.sigma
+        mean = 0.0 if costs.sizes_are_told else group.sigma * group.sigma / 2
         self._mu = log(group.service_time_s) - mean
         self._idle = group.slots
         self._idle_since_s = 0.0
