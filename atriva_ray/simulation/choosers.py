@@ -193,7 +193,7 @@ class _Oracle(_Uninformed):
         """
         now_s, speed = self._events.now_s, replica.speed
         if replica.is_dead:
-            kind[:] = [(0.0, number) for _, number in kind]
+            kind[:] = sorted((0.0, number) for _, number in kind)
         elif not speed:
             self._stopped.setdefault(id(kind), (now_s, before))
         else:

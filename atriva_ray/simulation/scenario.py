@@ -191,7 +191,8 @@ class Scenario:
             arrivals = told["arrivals"] = read_arrivals(folder / file)
             told.setdefault("clients", arrivals.client_count)
             # A little more than the last one's time: at the end of its time a scenario is over.
-            told.setdefault("duration_s", float(np.nextafter(arrivals.times_s[-1], np.inf)))
+            until_s = float(np.nextafter(arrivals.times_s[-1], np.inf))
+            told.setdefault("duration_s", max(until_s, 1e-3))
         scenario: Scenario = made(cls, "scenario", told)
         return scenario
 

@@ -51,6 +51,8 @@ def outcome(scenario, policy="ours"):
         ({"stops": True}, [3, 4, 1]),
         # All begins anew at 2.5 s.
         ({"dies": True, "detection_s": 0.1}, [3.5, 4.5, 1]),
+        # Nobody learns of it before 3.5 s, when it is back for long.
+        ({"dies": True, "detection_s": 3}, [4.5, 5.5, 1]),
     ],
 )
 def test_what_runs_meanwhile_takes_longer(policy, what, latencies_s):
