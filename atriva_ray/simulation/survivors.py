@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atriva_ray.simulation.machinery import Chooser, Job
+from atriva_ray.simulation.machinery import Answer, Chooser, Job
 
 __all__ = ["Survivors"]
 
@@ -28,9 +28,9 @@ class Survivors:
         """Take note that a request was sent."""
         self._chooser.started(replica)
 
-    def finished(self, replica: int, service_time_s: float, queue_len: int) -> None:
+    def finished(self, replica: int, answer: Answer) -> None:
         """Take note of an answer, and of what the replica says with it."""
-        self._chooser.finished(replica, service_time_s, queue_len)
+        self._chooser.finished(replica, answer)
 
     def forget(self, replica: int) -> None:
         """Take note that a replica died."""
