@@ -168,7 +168,7 @@ def test_what_a_hung_replica_runs_waits():
 
 
 def test_who_knows_all_queues_knows_how_fast_they_get_shorter():
-    """Half of four seconds is done when the rest takes a quarter: then the next one's turn comes."""
+    """Two of four seconds are left when all takes a quarter: so the next one goes there too."""
     fault = Fault(at_s=2, group="a", count=1, slowdown=0.25)
     found = outcome(pair_and_fault(4, 5, fault, 0, 2.1), "all-queues")
     np.testing.assert_allclose(found.latencies_s, [2.5, 1.4])
