@@ -35,6 +35,9 @@ _logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
+_WAKE_TIMEOUT_S = 60.0
+"""How long what is no request waits for a replica, where there is none."""
+
 _PATIENCE_S = 1.0
 """How often a close that waits looks whether Ray is still there."""
 
@@ -94,6 +97,8 @@ class Dispatcher:
         on_lost: Callable[[str], None],
         on_close: Callable[[], None],
         slack_s: float = 0.0,
+        *,
+        on_wanted: Callable[[], None] = lambda: None,
     ) -> None:
         self.key = routes.key
         self.generation = routes.generation
@@ -104,6 +109,8 @@ class Dispatcher:
         self._post_answer = post_answer
         self._on_lost = on_lost
         self._on_close = on_close
+        self._on_wanted = on_wanted
+        self._has_called = False
         self._changed = threading.Condition()
         self._connecting = threading.Lock()
         self._waiting: deque[_Request] = deque()
@@ -202,7 +209,12 @@ class Dispatcher:
         with self._changed:
             self._check_open()
             self._waiting.append(request)
-            return self._next_sends()
+            sends = self._next_sends()
+            is_first_without = not self._lines and not self._has_called
+            self._has_called |= is_first_without
+        if is_first_without:  # one message, however many requests wait
+            self._post(self._on_wanted)
+        return sends
 
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
         """Profile the model on the replica whose device AUTO prefers most."""
@@ -225,6 +237,10 @@ class Dispatcher:
         return sum(others, start=first)
 
     def _usable(self) -> list[_Line]:
+        if not self._lines:
+            self._post(self._on_wanted)
+            self._changed.wait_for(lambda: self._lines or self._refusal, _WAKE_TIMEOUT_S)
+            self._check_open()
         if not self._lines:
             raise ReplicaLostError(self._model_name, 1, "no replica is ready now")
         return list(self._lines.values())
@@ -398,6 +414,10 @@ class Dispatcher:
                 self._last_uses = [line.use for line in gone]
             for line in gone:
                 self._balancer.forget(line.route.replica_id)
+            is_wanted = bool(self._waiting) and not wanted
+            self._has_called = is_wanted or (self._has_called and bool(wanted))
+        if is_wanted:
+            self._post(self._on_wanted)
         # Their carriers stay until they have answered what was sent; then the replica closes them.
         self._connect(routes.replicas)
 
@@ -425,6 +445,8 @@ class Dispatcher:
                     if line.is_lost:  # it broke at once
                         continue
                     self._lines[replica_id] = line
+                    self._has_called = False
+                    self._changed.notify_all()
                     self._balancer.add(route)
                     sends = self._next_sends()
                 self._send(sends)

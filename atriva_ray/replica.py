@@ -30,6 +30,7 @@ from atriva_ray.lanes.server import LaneServer
 from atriva_ray.lanes.server_lane import Ports
 from atriva_ray.lanes.together import find_together
 from atriva_ray.model_store import ModelSource, keep, locate
+from atriva_ray.routing.load import LoadReport
 from atriva_ray.stored_tensor import INLINE_LIMIT_BYTES, StoredTensor
 
 __all__ = ["MAX_CONCURRENT_CALLS", "Answer", "Replica", "ReplicaInfo", "open_lanes"]
@@ -207,6 +208,21 @@ class Replica:
     async def ping(self) -> None:
         """Return at once: the process is there."""
 
+    async def load_report(self) -> LoadReport:
+        """Return how busy this replica is; costs next to nothing."""
+        lanes, now_s = self._lanes, time.monotonic()
+        if lanes is None or self._executor is None:
+            return LoadReport(0.0, 0, self._waiting, 0, 1)
+        busy = lanes.busy
+        return LoadReport(
+            busy.total_s(now_s),
+            busy.answered,
+            self._waiting,
+            lanes.lane_count,
+            self._executor.parallelism,
+            busy.service_time_s,
+        )
+
     async def watch(self) -> None:
         """Never return: the caller learns from the error that this replica's process has ended."""
         await asyncio.Event().wait()
@@ -229,10 +245,18 @@ class Replica:
         return self._queue_len + (0 if lanes is None else lanes.queue_len)
 
     def _timed_run(self, bound: BoundInputs) -> tuple[Outputs, float]:
-        executor = self._loaded()
+        executor, busy = self._loaded(), None if self._lanes is None else self._lanes.busy
         started_s = time.monotonic()
-        outputs = executor.run(bound)
-        return outputs, time.monotonic() - started_s
+        if busy is not None:
+            busy.began(started_s)
+        try:
+            outputs = executor.run(bound)
+        finally:
+            time_s = time.monotonic() - started_s
+            if busy is not None:
+                busy.ended(started_s + time_s)
+                busy.took(time_s)
+        return outputs, time_s
 
     def _loaded(self) -> LocalExecutor:
         if self._executor is None:

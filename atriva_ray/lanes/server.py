@@ -20,6 +20,7 @@ from functools import partial
 
 from atriva_inference.executor import Outputs
 from atriva_ray.lanes.attention import Attention
+from atriva_ray.lanes.busy import BusyTime
 from atriva_ray.lanes.errors import FrameError
 from atriva_ray.lanes.fair_queue import FairQueue
 from atriva_ray.lanes.runner import Runner, run_one
@@ -48,6 +49,7 @@ class LaneServer:
             thread_count: requests to run at once.
             together: runs several small requests as one; None runs each by itself.
         """
+        self.busy = BusyTime()
         self._runner = runner
         self._ports = ports
         self._together = together
@@ -157,11 +159,14 @@ class LaneServer:
         else:
             jobs = [self._queue.take()]
         self._running += len(jobs)
+        self.busy.began(time.monotonic())
         if self._idle_count:
             self._turn.notify()  # somebody else is to read, or to run the next
         return jobs
 
     def _finished(self, jobs: Sequence[Job]) -> None:
+        if jobs[0].bound.signature is None:
+            self.busy.ended(time.monotonic(), len(jobs))
         with self._turn:
             for job in jobs:
                 if job.bound.signature is None:  # the others are done when they are answered
@@ -265,6 +270,7 @@ class LaneServer:
             if not lane.answer(results, max(0, self.queue_len - len(results))):
                 self._watch(lane)
             self._attention.answered(time.monotonic())
+            self.busy.took(results[-1].service_time_s)
         except OSError as error:
             self._drop(lane, str(error))
 
@@ -276,6 +282,7 @@ class LaneServer:
         except Exception:
             _logger.exception("a request was lost with an error of the lane server itself")
             self._drop(job.lane, "an internal error")
+        self.busy.ended(time.monotonic())
         with self._turn:
             self._done(job)
 
