@@ -82,8 +82,7 @@ class Scaler:
                 self._want(
                     needed,
                     now_s,
-                    f"{math.ceil(waiting)} requests waited while {ready_count} replicas were "
-                    f"{share:.0%} busy",
+                    f"requests waited ({math.ceil(waiting)}) and replicas were busy ({share:.0%})",
                 )
             return self.wanted
         quiet_s = min(_MAX_QUIET_S, max(_QUIET_S, _QUIET_PER_START * start_time_s))

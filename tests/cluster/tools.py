@@ -99,7 +99,7 @@ class Driver:
 class Cluster:
     """A Ray cluster of this machine; each node is one `ray start --block`."""
 
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+    def __init__(self, folder: Path, env: dict[str, str], *options: str) -> None:
         import ray  # noqa: PLC0415 - the unit tests pass without it
 
         self._folder = folder
@@ -115,13 +115,16 @@ class Cluster:
                 f"--port={port}",
                 f"--temp-dir={folder / 'ray'}",
                 "--include-dashboard=false",
+                *options,
             ],
             env,
         )
 
-    def add_node(self, env: dict[str, str], wrapper: list[str] | None = None) -> None:
+    def add_node(
+        self, env: dict[str, str], *options: str, wrapper: list[str] | None = None
+    ) -> None:
         """Add a node, optionally started by another command (to give it other mounts, say)."""
-        self._start([f"--address={self.address}"], self._env | env, wrapper)
+        self._start([f"--address={self.address}", *options], self._env | env, wrapper)
 
     def stop(self) -> None:
         for node in reversed(self.nodes):
