@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 from collections import deque
@@ -23,8 +22,9 @@ from atriva_inference.profiling import Profile
 from atriva_inference.shape_cache import ShapeCacheInfo
 from atriva_ray.errors import ClusterError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.lanes.client_lane import Reply
-from atriva_ray.ray_errors import translated
+from atriva_ray.ray_errors import translated, without_traceback
 from atriva_ray.replica import ReplicaInfo
+from atriva_ray.replica_use import ReplicaUse
 from atriva_ray.router import MAX_ATTEMPTS, ModelRoutes
 from atriva_ray.routing.balance import Balancer, Route
 from atriva_ray.transport import Carrier, Connector, Post
@@ -49,23 +49,6 @@ class _Request:
     answer: AnswerFuture[Any]
     attempts: int = 0
     line: _Line | None = None
-
-
-@dataclass(slots=True)
-class ReplicaUse:
-    """What this client did with one replica.
-
-    Attributes:
-        route: its id, ``node/device``, slots and rank.
-        info: what it says of itself: threads, process, node.
-        carrier: how requests get there: ``unix lane``, ``tcp lane`` or ``actor calls``.
-        answered: requests of this client that it has answered.
-    """
-
-    route: Route
-    info: ReplicaInfo
-    carrier: str
-    answered: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -210,11 +193,14 @@ class Dispatcher:
             self._check_open()
             self._waiting.append(request)
             sends = self._next_sends()
-            is_first_without = not self._lines and not self._has_called
-            self._has_called |= is_first_without
-        if is_first_without:  # one message, however many requests wait
+            self._call_if_stuck()
+            return sends
+
+    def _call_if_stuck(self, *, is_news: bool = False) -> None:
+        """Tell the router that requests wait and no replica is there: once, however many wait."""
+        if self._waiting and not self._lines and (is_news or not self._has_called):
+            self._has_called = True
             self._post(self._on_wanted)
-        return sends
 
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
         """Profile the model on the replica whose device AUTO prefers most."""
@@ -414,10 +400,8 @@ class Dispatcher:
                 self._last_uses = [line.use for line in gone]
             for line in gone:
                 self._balancer.forget(line.route.replica_id)
-            is_wanted = bool(self._waiting) and not wanted
-            self._has_called = is_wanted or (self._has_called and bool(wanted))
-        if is_wanted:
-            self._post(self._on_wanted)
+            if not wanted:
+                self._call_if_stuck(is_news=True)
         # Their carriers stay until they have answered what was sent; then the replica closes them.
         self._connect(routes.replicas)
 
@@ -455,11 +439,11 @@ class Dispatcher:
         """Fail requests, unless their callers have cancelled them."""
         for request in requests:
             if _is_wanted(request.answer):
-                request.answer.set_exception(_copy(error))
+                request.answer.set_exception(without_traceback(error))
 
     def _check_open(self) -> None:
         if self._refusal is not None:
-            raise _copy(self._refusal)
+            raise without_traceback(self._refusal)
         if not ray.is_initialized():
             raise ClusterError(self._model_name, "Ray was shut down; make a new runtime")
 
@@ -477,9 +461,3 @@ def _is_wanted(answer: AnswerFuture[Any]) -> bool:
 
 def _as_they_are(outputs: Outputs) -> Outputs:
     return outputs
-
-
-def _copy(error: InferenceRuntimeError) -> InferenceRuntimeError:
-    """Return an equal error without a traceback, which would keep every caller's frames alive."""
-    copied: InferenceRuntimeError = copy.copy(error)
-    return copied.with_traceback(None)

@@ -40,6 +40,7 @@ from atriva_ray.errors import ClusterError, ModelFilesMissingError
 from atriva_ray.lanes.loop import LaneLoop
 from atriva_ray.model import Model, ModelOrigin
 from atriva_ray.model_store import ModelSource, pack
+from atriva_ray.posting import post
 from atriva_ray.ray_errors import LOST, translated
 from atriva_ray.router import ModelRoutes
 from atriva_ray.router_handle import RouterHandle, get_router
@@ -116,7 +117,7 @@ class InferenceRuntime:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="atriva-dispatch")
         self._answers = ThreadPoolExecutor(_CALLBACK_THREADS, thread_name_prefix="atriva-callbacks")
         try:
-            self._connector = Connector(self._loop, partial(_post, self._worker))
+            self._connector = Connector(self._loop, partial(post, self._worker))
             self._router = get_router(namespace)
             self._ask("devices", backend, backend)
         except BaseException:
@@ -239,8 +240,8 @@ class InferenceRuntime:
             request.name,
             routes,
             self._connector,
-            post=partial(_post, self._worker),
-            post_answer=partial(_post, self._answers),
+            post=partial(post, self._worker),
+            post_answer=partial(post, self._answers),
             on_lost=self._report_lost,
             on_close=partial(self._release, request.key, routes.generation),
             slack_s=self._slack_s,
@@ -361,12 +362,12 @@ class InferenceRuntime:
         return {key: count for key, count in counts.items() if count}
 
     def _watch(self, version: int) -> None:
-        """Ask for the next change of the routes; the answer comes back through `_post`."""
+        """Ask for the next change of the routes; the answer comes back through `post`."""
         reply: Future[Any] = self._router.watch.remote(
             self._client_id, version, _WATCH_TIMEOUT_S, self._outstanding()
         ).future()
         reply.add_done_callback(
-            lambda done: _post(self._worker, partial(self._take_routes, version, done))
+            lambda done: post(self._worker, partial(self._take_routes, version, done))
         )
 
     def _take_routes(self, version: int, reply: Future[Any]) -> None:
@@ -414,7 +415,7 @@ class InferenceRuntime:
             self._later(partial(self._start_over, failure))
 
     def _later(self, work: Callable[[], None]) -> None:
-        timer = threading.Timer(_RETRY_S, partial(_post, self._worker, work))
+        timer = threading.Timer(_RETRY_S, partial(post, self._worker, work))
         timer.daemon = True
         timer.start()
 
@@ -441,20 +442,6 @@ class InferenceRuntime:
     def _check_open(self) -> None:
         if self._is_closed:
             raise ClosedError("this runtime")
-
-
-def _post(threads: ThreadPoolExecutor, work: Callable[[], object]) -> None:
-    try:
-        threads.submit(_logged, work)
-    except RuntimeError:  # at the end of a program, threads stop before runtimes are closed
-        _logged(work)
-
-
-def _logged(work: Callable[[], object]) -> None:
-    try:
-        work()
-    except Exception:
-        _logger.exception("an event of the cluster could not be handled")
 
 
 def _digest(source: ModelSource, backend: str, spec: DeviceSpec, options: CompileOptions) -> str:

@@ -1,50 +1,16 @@
-"""Numbers of replicas follow the load, idle models give way, and nobody's request is lost for it."""
+"""Numbers of replicas follow the load, idle models give way, and no request is lost for it."""
 
 from __future__ import annotations
 
 import psutil
 import pytest
 
+from tests.cluster.load import LOAD
 from tests.cluster.tools import Cluster, wait_until
 from tests.conftest import ROOT
 
 PIDS = "[use.info.pid for use in model.replicas]"
 STATUS = "ray.get(runtime.router.status.remote())"
-
-LOAD = """
-import threading, time
-
-class Load:
-    '''Threads that run a model, each one request after the other.'''
-
-    def __init__(self, model, threads, pause_s=0.0):
-        self.model, self.pause_s = model, pause_s
-        self.answered, self.wrong, self.is_over = 0, [], threading.Event()
-        self.threads = [threading.Thread(target=self.run, args=(n,), daemon=True) for n in range(threads)]
-        for thread in self.threads:
-            thread.start()
-
-    def run(self, number):
-        count = 0
-        while not self.is_over.wait(self.pause_s):
-            count += 1
-            x = np.array([[number, count]], "f4")
-            try:
-                answer = self.model.run({"x": x})["y"].to_numpy()
-            except BaseException as error:
-                self.wrong.append(repr(error))
-                return
-            if not np.array_equal(answer, -x):
-                self.wrong.append([x.tolist(), answer.tolist()])
-            self.answered += 1
-
-    def end(self):
-        self.is_over.set()
-        for thread in self.threads:
-            thread.join()
-        assert not self.wrong, self.wrong
-        return self.answered
-"""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +35,6 @@ def program(paced, drivers, tmp_path):
     driver = drivers.start(env | {"RAY_ADDRESS": running.address})
     driver.do(LOAD)
     driver.do(f"""
-        import os
         from pathlib import Path
         import numpy as np, ray
         from atriva_ray import *

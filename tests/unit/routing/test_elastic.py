@@ -209,7 +209,7 @@ def test_every_device_with_memory_of_its_own_takes_one():
     assert router.core.shortages() == {}
 
 
-# -- several models ---------------------------------------------------------------------------------
+# -- several models -----------------------------------------------------------------------------
 
 
 def test_two_models_that_grow_share_a_node(router):
@@ -242,7 +242,7 @@ def test_a_models_minimum_makes_others_give_way_and_is_never_touched(router):
     assert [len(router.replicas(key)) for key in "mno"] == [1, 3, 4]
 
 
-# -- sleep ------------------------------------------------------------------------------------------
+# -- sleep --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
