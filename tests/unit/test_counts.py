@@ -41,5 +41,5 @@ def test_idle_times():
 
 @pytest.mark.parametrize("value", [0, 0.5, -1, True, "60", float("nan"), float("inf"), np.zeros(2)])
 def test_what_is_no_idle_time(value):
-    with pytest.raises(OptionError, match="idle_s=.*seconds from 1 on"):
+    with pytest.raises(OptionError, match=r"idle_s=.*seconds from 1 on"):
         check_idle(value)
