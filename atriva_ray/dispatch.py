@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
@@ -48,6 +49,7 @@ class _Request:
     wrap: Callable[[Outputs], Any]
     answer: AnswerFuture[Any]
     attempts: int = 0
+    sent_s: float = 0.0
     line: _Line | None = None
 
 
@@ -277,12 +279,14 @@ class Dispatcher:
         """
         sends: dict[str, list[_Request]] = {}
         waiting = self._waiting
-        while waiting and (replica_id := self._balancer.choose()) is not None:
+        now_s = time.monotonic()
+        while waiting and (replica_id := self._balancer.choose(now_s)) is not None:
             request = waiting.popleft()
             if not _is_wanted(request.answer):
                 continue
-            self._balancer.started(replica_id)
+            self._balancer.started(replica_id, now_s)
             self._sent.add(request)
+            request.sent_s = now_s
             request.attempts += 1
             request.line = self._lines[replica_id]
             requests = sends.pop(replica_id, [])
@@ -303,9 +307,17 @@ class Dispatcher:
                 for reply in replies
                 if reply.request.line is line and reply.request in self._sent
             ]
+            now_s = time.monotonic()
             for reply in replies:
                 time_s = None if reply.error is not None else reply.service_time_s
-                self._balancer.finished(line.route.replica_id, time_s, reply.queue_len)
+                self._balancer.finished(
+                    line.route.replica_id,
+                    now_s,
+                    time_s,
+                    reply.queue_len,
+                    reply.others,
+                    now_s - reply.request.sent_s,
+                )
                 self._service_time_s += time_s or 0.0
             line.use.answered += len(replies)
             sends = self._next_sends()

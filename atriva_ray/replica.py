@@ -30,7 +30,7 @@ from atriva_ray.lanes.server import LaneServer
 from atriva_ray.lanes.server_lane import Ports
 from atriva_ray.lanes.together import find_together
 from atriva_ray.model_store import ModelSource, keep, locate
-from atriva_ray.routing.load import LoadReport
+from atriva_ray.routing.reports import LoadReport
 from atriva_ray.stored_tensor import INLINE_LIMIT_BYTES, StoredTensor
 
 __all__ = ["MAX_CONCURRENT_CALLS", "Answer", "Replica", "ReplicaInfo", "open_lanes"]

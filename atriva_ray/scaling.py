@@ -16,9 +16,9 @@ import ray
 from atriva_inference.errors import InferenceRuntimeError
 from atriva_ray.inventory import Inventory
 from atriva_ray.routing.elastic import ElasticCore
-from atriva_ray.routing.load import LoadReport
 from atriva_ray.routing.messages import Instruction, StartReplica, StopReplica
 from atriva_ray.routing.placement import Node
+from atriva_ray.routing.reports import LoadReport
 from atriva_ray.scouts import Scouts
 
 __all__ = ["Scaling"]

@@ -1,138 +1,161 @@
-"""How busy a model is: what its replicas and its clients say of it, put together."""
+"""`Load`: what one client knows of one replica, and what it expects of it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-__all__ = ["LoadBook", "LoadReport", "ModelLoad"]
+__all__ = ["Load", "Route"]
 
-_CLIENT_REPORT_LASTS_S = 15.0
-"""What a client said longer ago than that says nothing; it has died, or its link is down."""
+_SMOOTHING = 0.2
+"""Weight of the newest service time in the moving average."""
 
-_REPLICA_REPORT_LASTS_S = 15.0
+_SURPRISE = 2.0
+"""A replica that takes so many times as long as expected has become slow, rather than the request
+being a hard one; it is believed sooner."""
+
+_SURPRISED_SMOOTHING = 0.5
+
+_RISING = 0.01
+"""Weight of an overhead that is larger than it was found to be. Most often others' requests came
+between, which is no property of the replica, so small ones are believed at once."""
+
+_WINDOW_PER_SLOT = 2
+"""Requests under way per slot: one that runs, one that is there when it ends."""
+
+_MAX_WINDOW = 64
+
+_FRESH_ROUNDS = 1.0
+"""What an answer told of others' requests is believed for the time that one takes: that a replica
+was empty then is no reason to send it everything later."""
 
 
 @dataclass(frozen=True, slots=True)
-class LoadReport:
-    """What a replica says of its load.
+class Route:
+    """A replica that may be used.
 
     Attributes:
-        busy_s: seconds that its slots have run requests since it began, all slots together.
-        answered: requests that it has answered since it began.
-        queue_len: requests that run or wait there now.
-        client_count: programs that are connected.
+        replica_id: unique over the life of the cluster.
+        label: ``node/device`` it runs on.
         slot_count: requests it runs at once.
-        service_time_s: moving average of what one request takes the device; None before the first.
+        rank: AUTO's preference of its device, lower is better.
+        is_home: whether the client is to use it first; others are for what its homes cannot take.
+        service_time_s: what other clients found that a request takes it; None if none did.
     """
 
-    busy_s: float
-    answered: int
-    queue_len: int
-    client_count: int
+    replica_id: str
+    label: str
     slot_count: int
+    rank: int
+    is_home: bool = True
     service_time_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ModelLoad:
-    """How busy the replicas of one model are, all together.
+@dataclass(slots=True, eq=False)
+class Load:
+    """What one client knows of one replica.
 
     Attributes:
-        busy_slots: how many slots ran a request, on average since the report before.
-        slots_each: slots of one replica, on average.
-        outstanding: requests that have no answer yet, wherever they are.
-        service_time_s: what one request takes a device.
-        was_asked: whether there was any request since the report before.
-        is_known: whether every replica has reported lately; if not, the rest says too little.
+        route: which.
+        service_time_s: moving average of what a request takes it; None: nobody knows yet.
+        overhead_s: what a request takes beyond that, if nothing is before it: the journey of its
+            data, and the threads at both ends; None: nobody knows yet.
+        in_flight: requests of this client that are under way.
+        others: other clients that have used the replica of late.
+        ahead: requests of other clients that were there when it last answered.
+        mean_ahead: moving average of that.
+        seen_s: when that was.
+        entry: number of its place in the order; one that has another number is of the past.
     """
 
-    busy_slots: float = 0.0
-    slots_each: float = 1.0
-    outstanding: int = 0
-    service_time_s: float = 0.0
-    was_asked: bool = False
-    is_known: bool = True
+    route: Route
+    service_time_s: float | None = None
+    overhead_s: float | None = None
+    in_flight: int = 0
+    others: int = 0
+    ahead: int = 0
+    mean_ahead: float = 0.0
+    seen_s: float = 0.0
+    entry: int = 0
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether this client may use it before it has to."""
+        return self.route.is_home or not self.others
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    report: LoadReport
-    at_s: float
-    busy_slots: float
-    was_asked: bool
+    def has_room(self, lasting_s: float) -> bool:
+        """Whether one more may be under way; those of all clients are to last about that long.
 
+        Clients that use a replica at the same time share its room, but each may have one there.
+        """
+        slots = self.route.slot_count
+        share = self.in_flight * (1 + self.others)
+        if share < _WINDOW_PER_SLOT * slots:
+            return True
+        if not self.service_time_s:
+            return False
+        return share < min(_MAX_WINDOW, slots * lasting_s / self.service_time_s)
 
-class LoadBook:
-    """The newest reports. Its size is that of the cluster: replicas, and clients with requests."""
+    @property
+    def takes_s(self) -> float:
+        """What a request takes that nothing is before; 0 where nothing is known.
 
-    def __init__(self) -> None:
-        self._replicas: dict[str, _Seen] = {}
-        self._clients: dict[str, tuple[float, Mapping[str, int]]] = {}
+        So a replica that nobody has used is tried at once.
+        """
+        if self.service_time_s is None:
+            return 0.0
+        return self.service_time_s + (self.overhead_s or 0.0)
 
-    def replica_reported(self, replica_id: str, report: LoadReport, now_s: float) -> None:
-        """Take in what a replica says; rates are those since its report before."""
-        before = self._replicas.get(replica_id)
-        if before is None or now_s <= before.at_s:
-            busy_slots = float(report.queue_len)
-            answered = report.answered
+    @property
+    def lasts_s(self) -> float:
+        """How long the requests under way keep the replica busy; 0 where that is not known."""
+        return (self.service_time_s or 0.0) * self.in_flight / self.route.slot_count
+
+    @property
+    def known_until_s(self) -> float:
+        """Up to when what the last answer told of others' requests says more than their mean."""
+        round_s = (self.service_time_s or 0.0) / self.route.slot_count
+        return self.seen_s + max(_FRESH_ROUNDS, self.ahead - self.mean_ahead) * round_s
+
+    def wait_s(self, now_s: float) -> float:
+        """Return how long one more request would wait until it runs.
+
+        Slots work in parallel: it waits for ``ahead / slots`` rounds of service. Others' requests
+        that were seen there run meanwhile, and others follow, as many as there are on average.
+        """
+        if not self.service_time_s:
+            return 0.0
+        round_s = self.service_time_s / self.route.slot_count
+        rounds = self.in_flight + 1 - self.route.slot_count
+        if now_s < self.known_until_s:
+            return max(0.0, (rounds + self.ahead) * round_s - (now_s - self.seen_s))
+        return max(0.0, (rounds + self.mean_ahead) * round_s)
+
+    def learn(
+        self, service_time_s: float | None, took_s: float | None, queue_len: int, now_s: float
+    ) -> None:
+        """Take note of an answer.
+
+        Args:
+            service_time_s: what the device took; None for an answer that tells nothing.
+            took_s: what the request took in all, if that is known.
+            queue_len: requests, of all clients, that were left at the replica.
+            now_s: the time.
+        """
+        self.ahead = max(0, queue_len - self.in_flight)
+        self.mean_ahead += _SMOOTHING * (self.ahead - self.mean_ahead)
+        self.seen_s = now_s
+        if service_time_s is None:
+            return
+        before_s = self.service_time_s
+        if before_s is None:
+            self.service_time_s = service_time_s
         else:
-            busy_slots = (report.busy_s - before.report.busy_s) / (now_s - before.at_s)
-            answered = report.answered - before.report.answered
-        self._replicas[replica_id] = _Seen(
-            report,
-            now_s,
-            min(max(0.0, busy_slots), float(report.slot_count)),
-            answered > 0 or report.queue_len > 0,
-        )
-
-    def client_reported(self, client_id: str, outstanding: Mapping[str, int], now_s: float) -> None:
-        """Take in how many requests of each model, by key, a client has no answer to."""
-        counts = {key: count for key, count in outstanding.items() if count > 0}
-        if counts:
-            self._clients[client_id] = now_s, counts
-        else:
-            self._clients.pop(client_id, None)
-
-    def keep(self, replica_ids: AbstractSet[str], now_s: float) -> None:
-        """Forget all other replicas, and clients that were silent for long."""
-        kept = replica_ids & self._replicas.keys()
-        self._replicas = {each: self._replicas[each] for each in kept}
-        self._clients = {
-            client_id: (at_s, counts)
-            for client_id, (at_s, counts) in self._clients.items()
-            if now_s - at_s <= _CLIENT_REPORT_LASTS_S
-        }
-
-    def report_of(self, replica_id: str) -> LoadReport | None:
-        """Return a replica's newest report; None if it has not reported yet."""
-        seen = self._replicas.get(replica_id)
-        return None if seen is None else seen.report
-
-    def outstanding(self, key: str, now_s: float) -> int:
-        """Return how many requests of a model its clients wait for."""
-        return sum(
-            counts.get(key, 0)
-            for at_s, counts in self._clients.values()
-            if now_s - at_s <= _CLIENT_REPORT_LASTS_S
-        )
-
-    def load_of(self, key: str, replica_ids: Collection[str], now_s: float) -> ModelLoad:
-        """Put together what is known of a model whose ready replicas are these."""
-        outstanding = self.outstanding(key, now_s)
-        seen = [self._replicas[each] for each in replica_ids if each in self._replicas]
-        fresh = [each for each in seen if now_s - each.at_s <= _REPLICA_REPORT_LASTS_S]
-        if not fresh:
-            return ModelLoad(outstanding=outstanding, is_known=not replica_ids)
-        times_s = [
-            each.report.service_time_s for each in fresh if each.report.service_time_s is not None
-        ]
-        return ModelLoad(
-            busy_slots=sum(each.busy_slots for each in fresh),
-            slots_each=sum(each.report.slot_count for each in fresh) / len(fresh),
-            outstanding=max(outstanding, sum(each.report.queue_len for each in fresh)),
-            service_time_s=sum(times_s) / len(times_s) if times_s else 0.0,
-            was_asked=any(each.was_asked for each in fresh),
-            is_known=len(fresh) == len(replica_ids),
-        )
+            is_surprise = service_time_s > _SURPRISE * before_s
+            weight = _SURPRISED_SMOOTHING if is_surprise else _SMOOTHING
+            self.service_time_s = before_s + weight * (service_time_s - before_s)
+        if took_s is not None and not self.in_flight and not self.ahead:
+            beyond_s = max(0.0, took_s - service_time_s)
+            if self.overhead_s is None or beyond_s < self.overhead_s:
+                self.overhead_s = beyond_s
+            else:
+                self.overhead_s += _RISING * (beyond_s - self.overhead_s)

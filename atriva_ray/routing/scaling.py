@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from atriva_ray.routing.load import ModelLoad
+from atriva_ray.routing.reports import ModelLoad
 
 __all__ = ["Scaler"]
 

@@ -11,9 +11,9 @@ from atriva_inference.errors import CompileError, ModelError
 from atriva_inference.options import CompileOptions
 from atriva_ray.errors import ModelNameConflictError
 from atriva_ray.routing.elastic import ElasticCore, Shortage
-from atriva_ray.routing.load import LoadReport
 from atriva_ray.routing.messages import Grant, ModelRequest, Refuse, StartReplica, StopReplica
 from atriva_ray.routing.placement import Node, Placement, Seat
+from atriva_ray.routing.reports import LoadReport
 
 EDGE = Node("id-edge", "edge", 8, (Device("CPU"),))
 RACK = Node("id-rack", "rack", 4, (Device("CPU"),))

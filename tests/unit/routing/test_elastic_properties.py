@@ -9,8 +9,8 @@ from hypothesis.stateful import invariant, precondition, rule
 from atriva_inference.device import DeviceSpec
 from atriva_inference.options import CompileOptions
 from atriva_ray.routing.elastic import ElasticCore
-from atriva_ray.routing.load import LoadReport
 from atriva_ray.routing.messages import ModelRequest, StartReplica
+from atriva_ray.routing.reports import LoadReport
 from tests.unit.routing.test_core_properties import (
     CLIENTS,
     DEVICES,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atriva_ray.routing.load import ModelLoad
+from atriva_ray.routing.reports import ModelLoad
 from atriva_ray.routing.scaling import Scaler
 
 PERIOD_S = 2.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from atriva_ray.routing.load import LoadBook, LoadReport, ModelLoad
+from atriva_ray.routing.reports import LoadBook, LoadReport, ModelLoad
 
 
 def report(busy_s=0.0, answered=0, queue_len=0, slots=2, time_s=None):
