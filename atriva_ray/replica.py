@@ -199,7 +199,11 @@ class Replica:
     async def profile(self, arrays: Mapping[str, Array] | None, runs: int) -> Profile:
         """Profile the model on this replica's device."""
         bound = None if arrays is None else BoundInputs(arrays)
-        return await asyncio.to_thread(self._loaded().profile, bound, runs)
+        self._queue_len += 1  # neither idle nor to be stopped meanwhile
+        try:
+            return await asyncio.to_thread(self._loaded().profile, bound, runs)
+        finally:
+            self._queue_len -= 1
 
     async def shape_cache_info(self) -> ShapeCacheInfo:
         """Return the state of this replica's shape cache."""
