@@ -26,7 +26,8 @@ from atriva_ray.lanes.client_lane import Reply
 from atriva_ray.ray_errors import translated, without_traceback
 from atriva_ray.replica import ReplicaInfo
 from atriva_ray.replica_use import ReplicaUse
-from atriva_ray.router import MAX_ATTEMPTS, ModelRoutes
+from atriva_ray.route_table import ModelRoutes
+from atriva_ray.router import MAX_ATTEMPTS
 from atriva_ray.routing.balance import Balancer, Route
 from atriva_ray.transport import Carrier, Connector, Post
 
@@ -63,6 +64,8 @@ class _Line:
     use: ReplicaUse = field(init=False)
     carrier: Carrier[_Request] = field(init=False)
     is_lost: bool = False
+    is_retired: bool = False
+    under_way: int = 0
 
 
 class Dispatcher:
@@ -289,6 +292,7 @@ class Dispatcher:
             request.sent_s = now_s
             request.attempts += 1
             request.line = self._lines[replica_id]
+            request.line.under_way += 1
             requests = sends.pop(replica_id, [])
             requests.append(request)
             sends[replica_id] = requests
@@ -320,6 +324,8 @@ class Dispatcher:
                 )
                 self._service_time_s += time_s or 0.0
             line.use.answered += len(replies)
+            line.under_way -= len(replies)
+            is_over = line.is_retired and not line.under_way
             sends = self._next_sends()
         self._send(sends)
         for reply in replies:
@@ -330,6 +336,8 @@ class Dispatcher:
                 else:
                     answer.set_result(reply.request.wrap(reply.outputs))
             self._sent.discard(reply.request)
+        if is_over:
+            self._post(line.carrier.close)
         if self._refusal is not None:
             with self._changed:
                 self._changed.notify_all()
@@ -373,7 +381,8 @@ class Dispatcher:
             line.carrier.close()
         if ray.is_initialized():
             self._on_lost(line.route.replica_id)
-            self._connect([(line.route, line.info, line.actor)])
+            if not line.is_retired:
+                self._connect([(line.route, line.info, line.actor)])
             return
         with self._changed:  # nobody will come back
             waiting = list(self._waiting)
@@ -412,9 +421,14 @@ class Dispatcher:
                 self._last_uses = [line.use for line in gone]
             for line in gone:
                 self._balancer.forget(line.route.replica_id)
+                line.is_retired = True
+            for route, _, _ in routes.replicas:
+                self._balancer.update(route)
             if not wanted:
                 self._call_if_stuck(is_news=True)
-        # Their carriers stay until they have answered what was sent; then the replica closes them.
+            idle = [line for line in gone if not line.under_way]
+        for line in idle:  # the others when they have answered what was sent
+            self._post(line.carrier.close)
         self._connect(routes.replicas)
 
     def _connect(self, replicas: Iterable[tuple[Route, ReplicaInfo, Any]]) -> None:

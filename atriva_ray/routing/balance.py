@@ -50,10 +50,16 @@ class Balancer:
             load = self._loads.get(replica_id)
             if load is None:
                 self.add(route)
-            elif load.route != route:
-                load.route = route
-                self._put(load, load.seen_s)
+            else:
+                self.update(route)
         return gone
+
+    def update(self, route: Route) -> None:
+        """Take over what a newer table says of a replica that is in use; others are left out."""
+        load = self._loads.get(route.replica_id)
+        if load is not None and load.route != route:
+            load.route = route
+            self._put(load, load.seen_s)
 
     def add(self, route: Route) -> None:
         """Use one more replica."""
