@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from atriva_inference.runtime import compile_model
 from atriva_inference.shape_cache import ShapeCacheInfo
 from atriva_inference.tensor import Array, Tensor
 from atriva_ray.errors import LaneError
+from atriva_ray.lanes.busy import BusyTime
 from atriva_ray.lanes.handshake import make_token
 from atriva_ray.lanes.listen import Listener
 from atriva_ray.lanes.server import LaneServer
@@ -99,6 +101,8 @@ class Replica:
         self._lanes: LaneServer | None = None
         self._listener: Listener | None = None
         self._queue_len = 0
+        self._calls = BusyTime()
+        self._calls_lock = threading.Lock()
 
     async def load(
         self,
@@ -214,17 +218,18 @@ class Replica:
 
     async def load_report(self) -> LoadReport:
         """Return how busy this replica is; costs next to nothing."""
-        lanes, now_s = self._lanes, time.monotonic()
+        lanes, calls = self._lanes, self._calls
         if lanes is None or self._executor is None:
             return LoadReport(0.0, 0, self._waiting, 0, 1)
-        busy = lanes.busy
+        with self._calls_lock:
+            calls_s = calls.total_s(time.monotonic())
         return LoadReport(
-            busy.total_s(now_s),
-            busy.answered,
+            lanes.busy_s + calls_s,
+            lanes.busy.answered + calls.answered,
             self._waiting,
             lanes.lane_count,
             self._executor.parallelism,
-            busy.service_time_s,
+            lanes.busy.service_time_s or calls.service_time_s,
         )
 
     async def watch(self) -> None:
@@ -249,17 +254,17 @@ class Replica:
         return self._queue_len + (0 if lanes is None else lanes.queue_len)
 
     def _timed_run(self, bound: BoundInputs) -> tuple[Outputs, float]:
-        executor, busy = self._loaded(), None if self._lanes is None else self._lanes.busy
+        executor = self._loaded()
         started_s = time.monotonic()
-        if busy is not None:
-            busy.began(started_s)
+        with self._calls_lock:
+            self._calls.began(started_s)
         try:
             outputs = executor.run(bound)
         finally:
             time_s = time.monotonic() - started_s
-            if busy is not None:
-                busy.ended(started_s + time_s)
-                busy.took(time_s)
+            with self._calls_lock:
+                self._calls.ended(started_s + time_s)
+                self._calls.took(time_s)
         return outputs, time_s
 
     def _loaded(self) -> LocalExecutor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 __all__ = ["BusyTime"]
 
 _SMOOTHING = 0.2
@@ -11,7 +9,7 @@ _SMOOTHING = 0.2
 
 
 class BusyTime:
-    """Adds up how long slots were busy, side by side or not. Thread-safe.
+    """Adds up how long slots were busy, side by side or not. Not thread-safe.
 
     A request that still runs counts up to now, so that long ones are seen while they last.
 
@@ -23,18 +21,22 @@ class BusyTime:
     def __init__(self) -> None:
         self.answered = 0
         self.service_time_s: float | None = None
-        self._lock = threading.Lock()
         self._running = 0
         self._since_s = 0.0
         self._total_s = 0.0
 
     def began(self, now_s: float) -> None:
         """Count a slot that is busy from now on."""
-        self._change(now_s, 1)
+        self._total_s = self.total_s(now_s)
+        self._since_s = max(now_s, self._since_s)
+        self._running += 1
 
     def ended(self, now_s: float, answered: int = 1) -> None:
         """Count a slot that is free again, and how many requests it has answered."""
-        self._change(now_s, -1, answered)
+        self._total_s = self.total_s(now_s)
+        self._since_s = max(now_s, self._since_s)
+        self._running -= 1
+        self.answered += answered
 
     def took(self, service_time_s: float) -> None:
         """Take a request's time on the device into the average; 0 says nothing."""
@@ -46,14 +48,5 @@ class BusyTime:
             )
 
     def total_s(self, now_s: float) -> float:
-        """Return the time up to now."""
-        self._change(now_s, 0)
-        return self._total_s
-
-    def _change(self, now_s: float, more: int, answered: int = 0) -> None:
-        with self._lock:
-            if now_s > self._since_s:  # two threads may come in another order than their clocks
-                self._total_s += self._running * (now_s - self._since_s)
-                self._since_s = now_s
-            self._running += more
-            self.answered += answered
+        """Return the time up to now; a clock that went back for a moment takes nothing off."""
+        return self._total_s + self._running * max(0.0, now_s - self._since_s)

@@ -79,6 +79,12 @@ class LaneServer:
         return len(self._queue) + self._running
 
     @property
+    def busy_s(self) -> float:
+        """How long requests have run up to now, side by side or not."""
+        with self._turn:
+            return self.busy.total_s(time.monotonic())
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing waits or runs, and every answer has left."""
         lanes = list(self._lanes.values())
@@ -167,9 +173,9 @@ class LaneServer:
         return jobs
 
     def _finished(self, jobs: Sequence[Job]) -> None:
-        if jobs[0].bound.signature is None:
-            self.busy.ended(time.monotonic(), len(jobs))
         with self._turn:
+            if jobs[0].bound.signature is None:
+                self.busy.ended(time.monotonic(), len(jobs))
             for job in jobs:
                 if job.bound.signature is None:  # the others are done when they are answered
                     self._done(job)
@@ -291,8 +297,8 @@ class LaneServer:
         except Exception:
             _logger.exception("a request was lost with an error of the lane server itself")
             self._drop(job.lane, "an internal error")
-        self.busy.ended(time.monotonic())
         with self._turn:
+            self.busy.ended(time.monotonic())
             self._done(job)
 
     def _done(self, job: Job) -> None:

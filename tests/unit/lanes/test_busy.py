@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
 from atriva_ray.lanes.busy import BusyTime
@@ -41,17 +39,3 @@ def test_the_average_moves_towards_what_is_new():
     busy.took(1.0)
     busy.took(2.0)
     assert busy.service_time_s == pytest.approx(1.2)
-
-
-def test_threads_lose_nothing():
-    busy = BusyTime()
-
-    def work(_):
-        for _ in range(2000):
-            busy.began(1.0)
-            busy.ended(1.0)
-
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(work, range(4)))
-    assert busy.answered == 8000
-    assert busy.total_s(100.0) == 0
