@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 import time
@@ -24,8 +23,9 @@ from atriva_inference.profiling import Profile
 from atriva_inference.shape_cache import ShapeCacheInfo
 from atriva_ray.errors import ClusterError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.lanes.client_lane import Reply
-from atriva_ray.ray_errors import translated
+from atriva_ray.ray_errors import translated, without_traceback
 from atriva_ray.replica import ReplicaInfo
+from atriva_ray.replica_use import ReplicaUse
 from atriva_ray.route_table import ModelRoutes
 from atriva_ray.router import MAX_ATTEMPTS
 from atriva_ray.routing.balance import Balancer, Route
@@ -36,6 +36,9 @@ __all__ = ["Dispatcher", "ReplicaUse"]
 _logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
+
+_WAKE_TIMEOUT_S = 60.0
+"""How long what is no request waits for a replica, where there is none."""
 
 _PATIENCE_S = 1.0
 """How often a close that waits looks whether Ray is still there."""
@@ -49,23 +52,6 @@ class _Request:
     attempts: int = 0
     sent_s: float = 0.0
     line: _Line | None = None
-
-
-@dataclass(slots=True)
-class ReplicaUse:
-    """What this client did with one replica.
-
-    Attributes:
-        route: its id, ``node/device``, slots and rank.
-        info: what it says of itself: threads, process, node.
-        carrier: how requests get there: ``unix lane``, ``tcp lane`` or ``actor calls``.
-        answered: requests of this client that it has answered.
-    """
-
-    route: Route
-    info: ReplicaInfo
-    carrier: str
-    answered: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -99,6 +85,8 @@ class Dispatcher:
         on_lost: Callable[[str], None],
         on_close: Callable[[], None],
         slack_s: float = 0.0,
+        *,
+        on_wanted: Callable[[], None] = lambda: None,
     ) -> None:
         self.key = routes.key
         self.generation = routes.generation
@@ -109,6 +97,8 @@ class Dispatcher:
         self._post_answer = post_answer
         self._on_lost = on_lost
         self._on_close = on_close
+        self._on_wanted = on_wanted
+        self._has_called = False
         self._changed = threading.Condition()
         self._connecting = threading.Lock()
         self._waiting: deque[_Request] = deque()
@@ -207,7 +197,15 @@ class Dispatcher:
         with self._changed:
             self._check_open()
             self._waiting.append(request)
-            return self._next_sends()
+            sends = self._next_sends()
+            self._call_if_stuck()
+            return sends
+
+    def _call_if_stuck(self, *, is_news: bool = False) -> None:
+        """Tell the router that requests wait and no replica is there: once, however many wait."""
+        if self._waiting and not self._lines and (is_news or not self._has_called):
+            self._has_called = True
+            self._post(self._on_wanted)
 
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
         """Profile the model on the replica whose device AUTO prefers most."""
@@ -230,6 +228,10 @@ class Dispatcher:
         return sum(others, start=first)
 
     def _usable(self) -> list[_Line]:
+        if not self._lines:
+            self._post(self._on_wanted)
+            self._changed.wait_for(lambda: self._lines or self._refusal, _WAKE_TIMEOUT_S)
+            self._check_open()
         if not self._lines:
             raise ReplicaLostError(self._model_name, 1, "no replica is ready now")
         return list(self._lines.values())
@@ -422,6 +424,8 @@ class Dispatcher:
                 line.is_retired = True
             for route, _, _ in routes.replicas:
                 self._balancer.update(route)
+            if not wanted:
+                self._call_if_stuck(is_news=True)
             idle = [line for line in gone if not line.under_way]
         for line in idle:  # the others when they have answered what was sent
             self._post(line.carrier.close)
@@ -451,6 +455,8 @@ class Dispatcher:
                     if line.is_lost:  # it broke at once
                         continue
                     self._lines[replica_id] = line
+                    self._has_called = False
+                    self._changed.notify_all()
                     self._balancer.add(route)
                     sends = self._next_sends()
                 self._send(sends)
@@ -459,11 +465,11 @@ class Dispatcher:
         """Fail requests, unless their callers have cancelled them."""
         for request in requests:
             if _is_wanted(request.answer):
-                request.answer.set_exception(_copy(error))
+                request.answer.set_exception(without_traceback(error))
 
     def _check_open(self) -> None:
         if self._refusal is not None:
-            raise _copy(self._refusal)
+            raise without_traceback(self._refusal)
         if not ray.is_initialized():
             raise ClusterError(self._model_name, "Ray was shut down; make a new runtime")
 
@@ -481,9 +487,3 @@ def _is_wanted(answer: AnswerFuture[Any]) -> bool:
 
 def _as_they_are(outputs: Outputs) -> Outputs:
     return outputs
-
-
-def _copy(error: InferenceRuntimeError) -> InferenceRuntimeError:
-    """Return an equal error without a traceback, which would keep every caller's frames alive."""
-    copied: InferenceRuntimeError = copy.copy(error)
-    return copied.with_traceback(None)
