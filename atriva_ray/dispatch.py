@@ -11,6 +11,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import Any, TypeVar
 
 import ray
@@ -21,8 +22,10 @@ from atriva_inference.errors import ClosedError, InferenceRuntimeError
 from atriva_inference.executor import Outputs
 from atriva_inference.profiling import Profile
 from atriva_inference.shape_cache import ShapeCacheInfo
+from atriva_ray.cluster_session import ClusterSession, lost_session, open_session
 from atriva_ray.errors import ClusterError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.lanes.client_lane import Reply
+from atriva_ray.lanes.session_frames import SessionCall
 from atriva_ray.ray_errors import translated
 from atriva_ray.replica import ReplicaInfo
 from atriva_ray.router import MAX_ATTEMPTS, ModelRoutes
@@ -46,6 +49,8 @@ class _Request:
     answer: AnswerFuture[Any]
     attempts: int = 0
     line: _Line | None = None
+    session: int = 0
+    call: SessionCall | None = None
 
 
 @dataclass(slots=True)
@@ -75,6 +80,11 @@ class _Line:
     use: ReplicaUse = field(init=False)
     carrier: Carrier[_Request] = field(init=False)
     is_lost: bool = False
+    end: str = "the router took the replica away"
+
+    @property
+    def has_lane(self) -> bool:
+        return self.carrier.kind != "actor calls"
 
 
 class Dispatcher:
@@ -112,11 +122,13 @@ class Dispatcher:
         self._lines: dict[str, _Line] = {}
         self._refusal: ClosedError | ModelNotLoadedError | None = None
         self._sent: set[_Request] = set()
+        self._session_numbers = count(1)
         first_route, self._described, _ = routes.replicas[0]
         self._last_uses = [ReplicaUse(first_route, self._described, "none")]
         self._take_over(routes)
         self.inputs = self._described.inputs
         self.outputs = self._described.outputs
+        self.variables = self._described.variables
 
     # -- what is known of the model ------------------------------------------------------------
 
@@ -203,6 +215,58 @@ class Dispatcher:
             self._check_open()
             self._waiting.append(request)
             return self._next_sends()
+
+    # -- sessions ------------------------------------------------------------------------------
+
+    def open_session(self) -> ClusterSession[_Line]:
+        """Open a session on the replica that is expected to answer it soonest."""
+        with self._changed:
+            self._check_open()
+            lines = self._usable()
+            service_times_s = self._balancer.service_times_s
+        number = next(self._session_numbers)
+        return open_session(self, self._model_name, number, lines, service_times_s)
+
+    def make_answer(self) -> AnswerFuture[Any]:
+        """Return a future whose callbacks may block."""
+        return AnswerFuture(self._post_answer)
+
+    def ask(
+        self,
+        line: _Line,
+        session: int,
+        work: BoundInputs | SessionCall,
+        answer: AnswerFuture[Any],
+        wrap: Callable[[Outputs], Any] | None = None,
+        *,
+        is_waited_for: bool = False,
+    ) -> bool:
+        """Send what a session asks for to its replica, and to no other; see `Desk.ask`."""
+        call, bound = (work, _NO_INPUTS) if isinstance(work, SessionCall) else (None, work)
+        request = _Request(bound, wrap or _as_they_are, answer, MAX_ATTEMPTS, line, session, call)
+        with self._changed:
+            self._check_open()
+            if self._lines.get(line.route.replica_id) is not line:
+                raise self._lost_session(request)
+            if not _is_wanted(answer):
+                return False
+            self._balancer.started(line.route.replica_id)
+            self._sent.add(request)
+        if not is_waited_for:
+            line.carrier.send([request])
+            return True
+        try:
+            line.carrier.exchange([request], answer.done)
+        except KeyboardInterrupt:  # as in `run`
+            self._start_over(answer)
+            raise
+        return True
+
+    def _lost_session(self, request: _Request) -> InferenceRuntimeError:
+        line = request.line
+        if not ray.is_initialized() or line is None:
+            return self._why_lost(0, "")
+        return lost_session(self._model_name, request.session, line.route, line.end)
 
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
         """Profile the model on the replica whose device AUTO prefers most."""
@@ -305,7 +369,7 @@ class Dispatcher:
                 time_s = None if reply.error is not None else reply.service_time_s
                 self._balancer.finished(line.route.replica_id, time_s, reply.queue_len)
                 self._service_time_s += time_s or 0.0
-            line.use.answered += len(replies)
+            line.use.answered += sum(reply.request.call is None for reply in replies)
             sends = self._next_sends()
         self._send(sends)
         for reply in replies:
@@ -327,6 +391,8 @@ class Dispatcher:
         is_connected = ray.is_initialized()
         with self._changed:
             is_first, line.is_lost = not line.is_lost, True
+            if is_first:
+                line.end = f"its connection ended ({reason})"
             if self._lines.get(replica_id) is line:
                 del self._lines[replica_id]
                 self._balancer.forget(replica_id)
@@ -334,7 +400,7 @@ class Dispatcher:
                 if request.line is not line or request not in self._sent:
                     continue
                 self._sent.discard(request)
-                may_go_on = request.attempts < MAX_ATTEMPTS and is_connected
+                may_go_on = not request.session and request.attempts < MAX_ATTEMPTS and is_connected
                 if may_go_on and self._refusal is None:
                     self._waiting.appendleft(request)
                 else:
@@ -342,8 +408,12 @@ class Dispatcher:
             sends = self._next_sends()
             self._changed.notify_all()
         self._send(sends)
-        if failed:
-            self._refuse(failed, self._refusal or self._why_lost(failed[0].attempts, reason))
+        for request in failed:
+            if request.session:
+                why = self._lost_session(request)
+            else:
+                why = self._why_lost(request.attempts, reason)
+            self._refuse([request], self._refusal or why)
         if is_first:
             _logger.info("model %s lost replica %s: %s", self._model_name, replica_id, reason)
             self._post(partial(self._look_after, line))
@@ -374,8 +444,11 @@ class Dispatcher:
         with self._changed:
             lines = list(self._lines.values())
             self._lines.clear()
+            in_sessions = [request for request in self._sent if request.session]
+            self._sent.difference_update(in_sessions)
             for line in lines:
                 line.is_lost = True
+                line.end = "the program was interrupted, and its connections were made anew"
                 self._balancer.forget(line.route.replica_id)
             for request in list(self._sent):
                 if not request.answer.done():
@@ -388,6 +461,8 @@ class Dispatcher:
             self._changed.notify_all()
         for line in lines:
             line.carrier.close()
+        for request in in_sessions:
+            self._refuse([request], self._lost_session(request))
         self._post(partial(self._connect, [(each.route, each.info, each.actor) for each in lines]))
 
     def _take_over(self, routes: ModelRoutes) -> None:
@@ -451,6 +526,9 @@ class Dispatcher:
 def _is_wanted(answer: AnswerFuture[Any]) -> bool:
     """Whether a request is to be run, also again: not if its caller cancelled it, or it is done."""
     return answer.running() or (not answer.done() and answer.set_running_or_notify_cancel())
+
+
+_NO_INPUTS = BoundInputs({})
 
 
 def _as_they_are(outputs: Outputs) -> Outputs:

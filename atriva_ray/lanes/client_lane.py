@@ -291,6 +291,9 @@ class ClientLane(Generic[AnyRequest]):
             raise FrameError(f"an answer to request {header.request}, which does not wait for one")
         if header.kind == Kind.ERROR:
             return MAX_ERROR_BYTES
+        return self._check_answer(header, sent)
+
+    def _check_answer(self, header: Frame, sent: _Sent[AnyRequest]) -> int:
         if (header.kind == Kind.STATE) != (sent.request.call is not None):
             raise FrameError(f"kind {header.kind} for a request that asked for something else")
         if header.kind == Kind.STATE:

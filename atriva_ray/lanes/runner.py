@@ -46,6 +46,10 @@ class SessionRunner(OneByOne, Protocol):
         """Finish what runs, and forget."""
         ...
 
+    def abandon(self) -> None:
+        """Close without blocking."""
+        ...
+
 
 class Runner(OneByOne, Protocol):
     """Runs requests; an executor does."""

@@ -72,11 +72,11 @@ class ServerSessions:
             return Result(job, None, error)
 
     def close(self, lane: ServerLane) -> None:
-        """End the sessions of a lane that is closed."""
+        """End the sessions of a lane that is closed, without waiting for what runs in them."""
         with self._lock:
             sessions = self._sessions.pop(lane, {})
         for session in sessions.values():
-            session.close()
+            session.abandon()
 
     def _done(self, job: Job, call: SessionCall) -> State:
         if call.op is SessionOp.OPEN:

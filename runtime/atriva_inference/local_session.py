@@ -151,11 +151,20 @@ class LocalSession:
 
     def close(self) -> None:
         """Finish what runs, refuse what waits, and let go of the infer request."""
+        self.abandon()
+        with self._order.turn():  # it comes when what was asked for before is over
+            return
+
+    def abandon(self) -> None:
+        """Close it without blocking: what runs is finished by whoever runs it."""
         self._is_closed = True
-        with self._order.turn():
-            is_first, self._slot = self._slot is not None, None
-        if is_first:
+        self._order.enter(self._let_go)
+
+    def _let_go(self) -> bool:
+        if self._slot is not None:
+            self._slot = None
             self._on_close(self)
+        return False
 
     def _infer(self, bound: BoundInputs, memory: dict[str, Array] | None) -> dict[str, Array]:
         with self._using():
