@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from atriva_inference.errors import SessionLostError
 from atriva_inference.state import State, check_state
-from atriva_ray.lanes.errors import FrameError
 from atriva_ray.lanes.runner import Runner, SessionRunner, run_one
 from atriva_ray.lanes.server_lane import Job, Result, ServerLane
 from atriva_ray.lanes.session_frames import SessionCall, SessionOp
@@ -98,7 +97,7 @@ class ServerSessions:
 
     def _open(self, job: Job) -> None:
         if job.session in self._of(job.lane):
-            raise FrameError(f"session {job.session} a second time")
+            raise self._lost(job, "it is open already")
         session = self._runner.open_session(job.session)
         with self._lock:
             is_wanted = (
@@ -112,10 +111,13 @@ class ServerSessions:
     def _found(self, job: Job) -> SessionRunner:
         session = self._of(job.lane).get(job.session)
         if session is None:
-            raise SessionLostError(
-                self._model, job.session, "its replica", "it is not known there", "create a new one"
-            )
+            raise self._lost(job, "it is not known there")
         return session
+
+    def _lost(self, job: Job, reason: str) -> SessionLostError:
+        return SessionLostError(
+            self._model, job.session, "its replica", reason, "create a new session"
+        )
 
     def _of(self, lane: ServerLane) -> Mapping[int, SessionRunner]:
         with self._lock:

@@ -137,7 +137,7 @@ def _described(text: bytes) -> tuple[Sequence[str], Layout]:
     try:
         names, layout_text = json.loads(text)
         layout = Layout.decode(layout_text.encode())
-        is_sound = all(isinstance(name, str) for name in names)
+        is_sound = isinstance(names, list) and all(isinstance(name, str) for name in names)
         is_sound = is_sound and len(set(names)) == len(names) == len(layout.tensors)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FrameError(f"a state that cannot be read ({error})") from None
