@@ -219,9 +219,12 @@ class Dispatcher:
     # -- sessions ------------------------------------------------------------------------------
 
     def open_session(self) -> ClusterSession[_Line]:
-        """Open a session on the replica that is expected to answer it soonest."""
+        """Open a session where it is answered soonest; blocks while no replica is ready."""
         with self._changed:
             self._check_open()
+            while not self._lines:
+                self._changed.wait(_PATIENCE_S)
+                self._check_open()
             lines = self._usable()
             service_times_s = self._balancer.service_times_s
         number = next(self._session_numbers)
@@ -502,6 +505,7 @@ class Dispatcher:
                     self._lines[replica_id] = line
                     self._balancer.add(route)
                     sends = self._next_sends()
+                    self._changed.notify_all()
                 self._send(sends)
 
     def _refuse(self, requests: Iterable[_Request], error: InferenceRuntimeError) -> None:

@@ -126,11 +126,15 @@ def test_requests_without_a_session_stand_alone(accumulator):
         assert add(session) == 13
 
 
-def test_a_model_whose_rows_are_open_is_not_tried_at_the_cost_of_its_state(stateful):
+def test_a_model_whose_rows_are_open_is_not_tried_at_the_cost_of_its_state(stateful, runtime):
     model = stateful(stateful_models.save_accumulator, rows=-1, first=2.0)
     assert [add(model) for _ in range(5)] == [3] * 5
     with model.create_session() as session:
         assert add(session) == 3
+    row = np.ones((1, 3), np.float32)
+    special = runtime.tensor_from_numpy(row, None, shape_override=(1, 3))
+    sums = [model.run({"x": special})["sum"].to_numpy()[0, 0] for _ in range(3)]
+    assert sums == [3] * 3
 
 
 # -- in order ------------------------------------------------------------------------------------
