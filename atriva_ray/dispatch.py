@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
@@ -48,6 +49,7 @@ class _Request:
     wrap: Callable[[Outputs], Any]
     answer: AnswerFuture[Any]
     attempts: int = 0
+    sent_s: float = 0.0
     line: _Line | None = None
     session: int = 0
     call: SessionCall | None = None
@@ -246,14 +248,17 @@ class Dispatcher:
     ) -> bool:
         """Send what a session asks for to its replica, and to no other; see `Desk.ask`."""
         call, bound = (work, _NO_INPUTS) if isinstance(work, SessionCall) else (None, work)
-        request = _Request(bound, wrap or _as_they_are, answer, MAX_ATTEMPTS, line, session, call)
+        request = _Request(
+            bound, wrap or _as_they_are, answer, session=session, call=call, line=line
+        )
         with self._changed:
             self._check_open()
             if self._lines.get(line.route.replica_id) is not line:
                 raise self._lost_session(request)
             if not _is_wanted(answer):
                 return False
-            self._balancer.started(line.route.replica_id)
+            request.sent_s = time.monotonic()
+            self._balancer.started(line.route.replica_id, request.sent_s)
             self._sent.add(request)
         if not is_waited_for:
             line.carrier.send([request])
@@ -342,12 +347,14 @@ class Dispatcher:
         """
         sends: dict[str, list[_Request]] = {}
         waiting = self._waiting
-        while waiting and (replica_id := self._balancer.choose()) is not None:
+        now_s = time.monotonic()
+        while waiting and (replica_id := self._balancer.choose(now_s)) is not None:
             request = waiting.popleft()
             if not _is_wanted(request.answer):
                 continue
-            self._balancer.started(replica_id)
+            self._balancer.started(replica_id, now_s)
             self._sent.add(request)
+            request.sent_s = now_s
             request.attempts += 1
             request.line = self._lines[replica_id]
             requests = sends.pop(replica_id, [])
@@ -368,9 +375,17 @@ class Dispatcher:
                 for reply in replies
                 if reply.request.line is line and reply.request in self._sent
             ]
+            now_s = time.monotonic()
             for reply in replies:
                 time_s = None if reply.error is not None else reply.service_time_s
-                self._balancer.finished(line.route.replica_id, time_s, reply.queue_len)
+                self._balancer.finished(
+                    line.route.replica_id,
+                    now_s,
+                    time_s,
+                    reply.queue_len,
+                    reply.others,
+                    None if reply.request.call else now_s - reply.request.sent_s,
+                )
                 self._service_time_s += time_s or 0.0
             line.use.answered += sum(reply.request.call is None for reply in replies)
             sends = self._next_sends()

@@ -27,6 +27,7 @@ from atriva_ray.lanes.server_lane import Job, Ports, Result, ServerLane
 from atriva_ray.lanes.server_sessions import ServerSessions
 from atriva_ray.lanes.together import Together
 from atriva_ray.lanes.wire import Wire
+from atriva_ray.routing.activity import Activity
 
 __all__ = ["LaneServer"]
 
@@ -54,6 +55,7 @@ class LaneServer:
         self._together = together
         self._sessions = ServerSessions(runner, ports.model)
         self._attention = Attention()
+        self._activity: Activity[ServerLane] = Activity()
         self._turn = threading.Condition()
         self._queue: FairQueue[ServerLane, Job] = FairQueue()
         self._lanes: dict[int, ServerLane] = {}
@@ -219,6 +221,7 @@ class LaneServer:
                 if not self._sessions.admit(job):
                     continue
                 self._queue.put(lane, job)
+                self._activity.seen(lane, time.monotonic())
                 if self._idle_count and len(self._queue) > 1:  # the first is for this thread
                     self._turn.notify()
 
@@ -243,6 +246,7 @@ class LaneServer:
             del self._lanes[descriptor]
             self._queue.drop(lane)
             self._sessions.forget(lane)
+            self._activity.forget(lane)
             with suppress(OSError):
                 self._epoll.unregister(descriptor)
         lane.close()
@@ -268,8 +272,13 @@ class LaneServer:
         self._answer(job.lane, [one])
 
     def _answer(self, lane: ServerLane, results: Sequence[Result]) -> None:
+        now_s = time.monotonic()
+        with self._turn:
+            if not lane.is_closed:
+                self._activity.seen(lane, now_s)
+            others = self._activity.others(lane, now_s)
         try:
-            if not lane.answer(results, max(0, self.queue_len - len(results))):
+            if not lane.answer(results, max(0, self.queue_len - len(results)), others):
                 self._watch(lane)
             self._attention.answered(time.monotonic())
         except OSError as error:

@@ -24,6 +24,7 @@ __all__ = [
     "decode_state",
     "encode_state",
     "max_call_bytes",
+    "state_buffers",
 ]
 
 MAX_STATE_BYTES = 64 * 2**30
@@ -98,6 +99,19 @@ def decode_call(frame: Frame) -> SessionCall:
         raise FrameError("session 0")
     op = SessionOp(frame.layout)
     return SessionCall(op, frame.first, decode_state(frame.body) if op is SessionOp.SET else None)
+
+
+def state_buffers(request: int, state: State, queue_len: int, others: int) -> list[Any]:
+    """Write the answer to a call; the last two are as in other answers."""
+    body = encode_state(state)
+    header = pack(
+        Kind.STATE,
+        flags=min(2**8 - 1, others),
+        request=request,
+        body_size=sum(memoryview(each).nbytes for each in body),
+        second=min(2**32 - 1, queue_len),
+    )
+    return [header, *body]
 
 
 def encode_state(state: State) -> list[Any]:
