@@ -59,6 +59,10 @@ class Desk(Protocol[Line_contra]):
         """Return a future whose callbacks may block."""
         ...
 
+    def hold(self, line: Line_contra, count: int) -> None:
+        """Keep a line for one session more (1) or less (-1)."""
+        ...
+
     def ask(
         self,
         line: Line_contra,
@@ -126,6 +130,7 @@ def open_session(
     for replica_id in session_order(seats):
         line = reachable[replica_id]
         session = ClusterSession(desk, model, number, line)
+        desk.hold(line, 1)
         try:
             session.call(SessionOp.OPEN)
         except TooManySessionsError as error:
@@ -133,8 +138,12 @@ def open_session(
             limit = max(limit, error.limit)
         except SessionLostError as error:
             failure = error
+        except BaseException:
+            desk.hold(line, -1)
+            raise
         else:
             return session
+        desk.hold(line, -1)
     if full or failure is None:
         raise TooManySessionsError(model, ", ".join(full), limit)
     raise failure
@@ -197,8 +206,11 @@ class ClusterSession(Generic[AnyLine]):
             return
         self._is_closed = True
         work = SessionCall(SessionOp.CLOSE, self.number)
-        with suppress(InferenceRuntimeError), self._order.turn():  # what is gone, has no sessions
-            self._ask(work)
+        try:
+            with suppress(InferenceRuntimeError), self._order.turn():  # what is gone, has forgotten
+                self._ask(work)
+        finally:
+            self._desk.hold(self._line, -1)
 
     def call(self, op: SessionOp, state: State | None = None) -> State:
         """Do something with the session on its replica, and block until it is done."""

@@ -29,7 +29,8 @@ from atriva_ray.lanes.client_lane import Reply
 from atriva_ray.lanes.session_frames import SessionCall
 from atriva_ray.ray_errors import translated
 from atriva_ray.replica import ReplicaInfo
-from atriva_ray.router import MAX_ATTEMPTS, ModelRoutes
+from atriva_ray.route_table import ModelRoutes
+from atriva_ray.router import MAX_ATTEMPTS
 from atriva_ray.routing.balance import Balancer, Route
 from atriva_ray.transport import Carrier, Connector, Post
 
@@ -82,11 +83,19 @@ class _Line:
     use: ReplicaUse = field(init=False)
     carrier: Carrier[_Request] = field(init=False)
     is_lost: bool = False
-    end: str = "the router took the replica away"
+    is_retired: bool = False
+    under_way: int = 0
+    sessions: int = 0
+    end: str = ""
 
     @property
     def has_lane(self) -> bool:
         return self.carrier.kind != "actor calls"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing will come on it any more."""
+        return self.is_retired and not self.under_way and not self.sessions
 
 
 class Dispatcher:
@@ -124,6 +133,7 @@ class Dispatcher:
         self._lines: dict[str, _Line] = {}
         self._refusal: ClosedError | ModelNotLoadedError | None = None
         self._sent: set[_Request] = set()
+        self._retired: set[_Line] = set()
         self._session_numbers = count(1)
         first_route, self._described, _ = routes.replicas[0]
         self._last_uses = [ReplicaUse(first_route, self._described, "none")]
@@ -253,12 +263,14 @@ class Dispatcher:
         )
         with self._changed:
             self._check_open()
-            if self._lines.get(line.route.replica_id) is not line:
+            if line.is_lost or line.is_over:
                 raise self._lost_session(request)
             if not _is_wanted(answer):
                 return False
             request.sent_s = time.monotonic()
-            self._balancer.started(line.route.replica_id, request.sent_s)
+            if not line.is_retired:
+                self._balancer.started(line.route.replica_id, request.sent_s)
+            line.under_way += 1
             self._sent.add(request)
         if not is_waited_for:
             line.carrier.send([request])
@@ -269,6 +281,16 @@ class Dispatcher:
             self._start_over(answer)
             raise
         return True
+
+    def hold(self, line: _Line, count: int) -> None:
+        """Keep a line for one session more (1) or less (-1), also if others do not use it now."""
+        with self._changed:
+            line.sessions += count
+            is_over = line.is_over
+            if is_over:
+                self._retired.discard(line)
+        if is_over:
+            self._post(line.carrier.close)
 
     def _lost_session(self, request: _Request) -> InferenceRuntimeError:
         line = request.line
@@ -321,7 +343,8 @@ class Dispatcher:
         with self._connecting, self._changed:
             lines, self._lines = self._lines, {}
             self._last_uses = [line.use for line in lines.values()] or self._last_uses
-        for line in lines.values():
+            retired, self._retired = self._retired, set()
+        for line in (*lines.values(), *retired):
             line.carrier.close()
         self._on_close()
 
@@ -357,6 +380,7 @@ class Dispatcher:
             request.sent_s = now_s
             request.attempts += 1
             request.line = self._lines[replica_id]
+            request.line.under_way += 1
             requests = sends.pop(replica_id, [])
             requests.append(request)
             sends[replica_id] = requests
@@ -376,7 +400,7 @@ class Dispatcher:
                 if reply.request.line is line and reply.request in self._sent
             ]
             now_s = time.monotonic()
-            for reply in replies:
+            for reply in () if line.is_retired else replies:
                 time_s = None if reply.error is not None else reply.service_time_s
                 self._balancer.finished(
                     line.route.replica_id,
@@ -386,8 +410,14 @@ class Dispatcher:
                     reply.others,
                     None if reply.request.call else now_s - reply.request.sent_s,
                 )
-                self._service_time_s += time_s or 0.0
+            self._service_time_s += sum(
+                reply.service_time_s or 0.0 for reply in replies if reply.error is None
+            )
             line.use.answered += sum(reply.request.call is None for reply in replies)
+            line.under_way -= len(replies)
+            is_over = line.is_over
+            if is_over:
+                self._retired.discard(line)
             sends = self._next_sends()
         self._send(sends)
         for reply in replies:
@@ -398,6 +428,8 @@ class Dispatcher:
                 else:
                     answer.set_result(reply.request.wrap(reply.outputs))
             self._sent.discard(reply.request)
+        if is_over:
+            self._post(line.carrier.close)
         if self._refusal is not None:
             with self._changed:
                 self._changed.notify_all()
@@ -411,6 +443,7 @@ class Dispatcher:
             is_first, line.is_lost = not line.is_lost, True
             if is_first:
                 line.end = f"its connection ended ({reason})"
+                self._retired.discard(line)
             if self._lines.get(replica_id) is line:
                 del self._lines[replica_id]
                 self._balancer.forget(replica_id)
@@ -447,7 +480,8 @@ class Dispatcher:
             line.carrier.close()
         if ray.is_initialized():
             self._on_lost(line.route.replica_id)
-            self._connect([(line.route, line.info, line.actor)])
+            if not line.is_retired:
+                self._connect([(line.route, line.info, line.actor)])
             return
         with self._changed:  # nobody will come back
             waiting = list(self._waiting)
@@ -460,14 +494,16 @@ class Dispatcher:
         What was under way is sent again, apart from the request whose caller has gone.
         """
         with self._changed:
-            lines = list(self._lines.values())
+            lines = [*self._lines.values(), *self._retired]
             self._lines.clear()
+            self._retired.clear()
             in_sessions = [request for request in self._sent if request.session]
             self._sent.difference_update(in_sessions)
             for line in lines:
                 line.is_lost = True
                 line.end = "the program was interrupted, and its connections were made anew"
-                self._balancer.forget(line.route.replica_id)
+                if not line.is_retired:
+                    self._balancer.forget(line.route.replica_id)
             for request in list(self._sent):
                 if not request.answer.done():
                     request.attempts -= 1
@@ -481,7 +517,8 @@ class Dispatcher:
             line.carrier.close()
         for request in in_sessions:
             self._refuse([request], self._lost_session(request))
-        self._post(partial(self._connect, [(each.route, each.info, each.actor) for each in lines]))
+        again = [(each.route, each.info, each.actor) for each in lines if not each.is_retired]
+        self._post(partial(self._connect, again))
 
     def _take_over(self, routes: ModelRoutes) -> None:
         wanted = {route.replica_id for route, _, _ in routes.replicas}
@@ -491,7 +528,13 @@ class Dispatcher:
                 self._last_uses = [line.use for line in gone]
             for line in gone:
                 self._balancer.forget(line.route.replica_id)
-        # Their carriers stay until they have answered what was sent; then the replica closes them.
+                line.is_retired = True
+            for route, _, _ in routes.replicas:
+                self._balancer.update(route)
+            idle = [line for line in gone if line.is_over]
+            self._retired.update(line for line in gone if not line.is_over)
+        for line in idle:  # the others when nothing will come on them, and no session needs them
+            self._post(line.carrier.close)
         self._connect(routes.replicas)
 
     def _connect(self, replicas: Iterable[tuple[Route, ReplicaInfo, Any]]) -> None:

@@ -12,6 +12,7 @@ from tests.cluster.tools import DriverError, wait_until
 
 HELPERS = """
     import signal
+    from atriva_ray.route_table import ModelRoutes
     one = {"x": np.ones((1, 3), "f4")}
 
     def add(target):
@@ -155,21 +156,57 @@ def test_new_sessions_avoid_a_replica_that_hangs(open_pair):
         os.kill(hanging, signal.SIGCONT)
 
 
-def test_sessions_of_a_replica_that_the_router_takes_away_are_told(open_pair):
+def test_a_session_outlives_a_table_that_lacks_its_replica(open_pair):
     program = open_pair()
     program.do("""
         from dataclasses import replace
+        session = model.create_session()
+        add(session)
+        line = replica_of(session)
+        dispatcher = model._dispatcher
+        there = [(each.route, each.info, each.actor) for each in dispatcher._lines.values()]
+        left = [each for each in there if each[0].replica_id != line.route.replica_id]
+        routes = ModelRoutes(dispatcher.key, dispatcher.generation, 10**9, tuple(left))
+        dispatcher.set_routes(routes)
+        answered = line.use.answered
+        alone = [add(model) for _ in range(20)]
+    """)
+    assert program.get("alone") == [8] * 20
+    assert program.get("line.use.answered - answered") == 0
+    assert program.get("[add(session), add(session)]") == [9, 10]
+    assert program.get("sum(counts())") == 0  # of the replicas that are still used
+    assert program.get("ray.get(line.actor.session_count.remote())") == 1
+    program.do("dispatcher.set_routes(replace(routes, replicas=tuple(there)))")
+    assert program.get("[add(session), add(model)]") == [11, 8]
+    program.do("session.close()")
+    assert program.get("ray.get(line.actor.session_count.remote())") == 0
+    wait_until(lambda: not program.get("line.carrier._lane.is_open"), every_s=0.01)
+    assert program.get("[len(dispatcher._retired), line.under_way]") == [0, 0]
+
+
+def test_sessions_of_a_replica_that_is_ended_are_told_and_no_others(open_pair):
+    program = open_pair()
+    program.do("""
         gone, kept = model.create_session(), model.create_session()
         add(gone), add(kept)
+        line = replica_of(gone)
         dispatcher = model._dispatcher
-        _, models = ray.get(runtime.router.watch.remote(runtime._client_id, -1, 5.0))
-        routes = models[dispatcher.key]
-        taken = replica_of(gone).route.replica_id
-        left = [each for each in routes.replicas if each[0].replica_id != taken]
-        dispatcher.set_routes(replace(routes, replicas=tuple(left)))
+        there = [(each.route, each.info, each.actor) for each in dispatcher._lines.values()]
+        left = [each for each in there if each[0].replica_id != line.route.replica_id]
+        dispatcher.set_routes(
+            ModelRoutes(dispatcher.key, dispatcher.generation, 10**9, tuple(left))
+        )
+        ray.kill(line.actor)
     """)
-    with pytest.raises(DriverError, match=r"SessionLostError.*router took the replica away"):
-        program.get("add(gone)")
+
+    def is_told():
+        try:
+            program.get("add(gone)")
+        except DriverError as error:
+            return error.name == "SessionLostError"
+        return False
+
+    wait_until(is_told, every_s=0.01)
     assert program.get("add(kept)") == 9
 
 
