@@ -256,6 +256,21 @@ def test_a_lane_that_ends_while_its_session_runs_holds_up_nobody(make_replica, m
     other.close()
 
 
+def test_what_waits_of_a_session_is_forgotten_with_its_lane(make_replica, make_client):
+    replica = make_replica(runner=SessionsRunner(), thread_count=1)
+    client = make_client(replica)
+    call(client, SessionOp.OPEN, 1)
+    replica.runner.gate.clear()
+    of_session = [Question(np.ones((1, 2), np.float32), session=1) for _ in range(3)]
+    client.send(Question(numbers(1, 3)), *of_session)
+    wait_until(lambda: replica.runner.inside, timeout_s=10, every_s=0.005)
+    client.close()
+    replica.runner.gate.set()
+    wait_until(lambda: not replica.server.lane_count, timeout_s=10, every_s=0.005)
+    assert replica.runner.order == []
+    assert replica.server._sessions._behind == {}
+
+
 def test_a_server_that_closes_ends_its_sessions(replica, make_client):
     client = make_client(replica)
     call(client, SessionOp.OPEN, 1)
