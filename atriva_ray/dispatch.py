@@ -11,6 +11,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import Any, TypeVar
 
 import ray
@@ -21,8 +22,10 @@ from atriva_inference.errors import ClosedError, InferenceRuntimeError
 from atriva_inference.executor import Outputs
 from atriva_inference.profiling import Profile
 from atriva_inference.shape_cache import ShapeCacheInfo
+from atriva_ray.cluster_session import ClusterSession, lost_session, open_session
 from atriva_ray.errors import ClusterError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.lanes.client_lane import Reply
+from atriva_ray.lanes.session_frames import SessionCall
 from atriva_ray.ray_errors import translated, without_traceback
 from atriva_ray.replica import ReplicaInfo
 from atriva_ray.replica_use import ReplicaUse
@@ -52,6 +55,8 @@ class _Request:
     attempts: int = 0
     sent_s: float = 0.0
     line: _Line | None = None
+    session: int = 0
+    call: SessionCall | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +71,17 @@ class _Line:
     is_lost: bool = False
     is_retired: bool = False
     under_way: int = 0
+    sessions: int = 0
+    end: str = ""
+
+    @property
+    def has_lane(self) -> bool:
+        return self.carrier.kind != "actor calls"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing will come on it any more."""
+        return self.is_retired and not self.under_way and not self.sessions
 
 
 class Dispatcher:
@@ -107,11 +123,14 @@ class Dispatcher:
         self._lines: dict[str, _Line] = {}
         self._refusal: ClosedError | ModelNotLoadedError | None = None
         self._sent: set[_Request] = set()
+        self._retired: set[_Line] = set()
+        self._session_numbers = count(1)
         first_route, self._described, _ = routes.replicas[0]
         self._last_uses = [ReplicaUse(first_route, self._described, "none")]
         self._take_over(routes)
         self.inputs = self._described.inputs
         self.outputs = self._described.outputs
+        self.variables = self._described.variables
 
     # -- what is known of the model ------------------------------------------------------------
 
@@ -207,6 +226,76 @@ class Dispatcher:
             self._has_called = True
             self._post(self._on_wanted)
 
+    # -- sessions ------------------------------------------------------------------------------
+
+    def open_session(self) -> ClusterSession[_Line]:
+        """Open a session where it is answered soonest; blocks while no replica is ready."""
+        with self._changed:
+            self._check_open()
+            while not self._lines:
+                self._changed.wait(_PATIENCE_S)
+                self._check_open()
+            lines = self._usable()
+            service_times_s = self._balancer.service_times_s
+        number = next(self._session_numbers)
+        return open_session(self, self._model_name, number, lines, service_times_s)
+
+    def make_answer(self) -> AnswerFuture[Any]:
+        """Return a future whose callbacks may block."""
+        return AnswerFuture(self._post_answer)
+
+    def ask(
+        self,
+        line: _Line,
+        session: int,
+        work: BoundInputs | SessionCall,
+        answer: AnswerFuture[Any],
+        wrap: Callable[[Outputs], Any] | None = None,
+        *,
+        is_waited_for: bool = False,
+    ) -> bool:
+        """Send what a session asks for to its replica, and to no other; see `Desk.ask`."""
+        call, bound = (work, _NO_INPUTS) if isinstance(work, SessionCall) else (None, work)
+        request = _Request(
+            bound, wrap or _as_they_are, answer, session=session, call=call, line=line
+        )
+        with self._changed:
+            self._check_open()
+            if line.is_lost or line.is_over:
+                raise self._lost_session(request)
+            if not _is_wanted(answer):
+                return False
+            request.sent_s = time.monotonic()
+            if not line.is_retired:
+                self._balancer.started(line.route.replica_id, request.sent_s)
+            line.under_way += 1
+            self._sent.add(request)
+        if not is_waited_for:
+            line.carrier.send([request])
+            return True
+        try:
+            line.carrier.exchange([request], answer.done)
+        except KeyboardInterrupt:  # as in `run`
+            self._start_over(answer)
+            raise
+        return True
+
+    def hold(self, line: _Line, count: int) -> None:
+        """Keep a line for one session more (1) or less (-1), also if others do not use it now."""
+        with self._changed:
+            line.sessions += count
+            is_over = line.is_over
+            if is_over:
+                self._retired.discard(line)
+        if is_over:
+            self._post(line.carrier.close)
+
+    def _lost_session(self, request: _Request) -> InferenceRuntimeError:
+        line = request.line
+        if not ray.is_initialized() or line is None:
+            return self._why_lost(0, "")
+        return lost_session(self._model_name, request.session, line.route, line.end)
+
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
         """Profile the model on the replica whose device AUTO prefers most."""
         with self._changed:
@@ -256,7 +345,8 @@ class Dispatcher:
         with self._connecting, self._changed:
             lines, self._lines = self._lines, {}
             self._last_uses = [line.use for line in lines.values()] or self._last_uses
-        for line in lines.values():
+            retired, self._retired = self._retired, set()
+        for line in (*lines.values(), *retired):
             line.carrier.close()
         self._on_close()
 
@@ -312,7 +402,7 @@ class Dispatcher:
                 if reply.request.line is line and reply.request in self._sent
             ]
             now_s = time.monotonic()
-            for reply in replies:
+            for reply in () if line.is_retired else replies:
                 time_s = None if reply.error is not None else reply.service_time_s
                 self._balancer.finished(
                     line.route.replica_id,
@@ -320,12 +410,16 @@ class Dispatcher:
                     time_s,
                     reply.queue_len,
                     reply.others,
-                    now_s - reply.request.sent_s,
+                    None if reply.request.call else now_s - reply.request.sent_s,
                 )
-                self._service_time_s += time_s or 0.0
-            line.use.answered += len(replies)
+            self._service_time_s += sum(
+                reply.service_time_s or 0.0 for reply in replies if reply.error is None
+            )
+            line.use.answered += sum(reply.request.call is None for reply in replies)
             line.under_way -= len(replies)
-            is_over = line.is_retired and not line.under_way
+            is_over = line.is_over
+            if is_over:
+                self._retired.discard(line)
             sends = self._next_sends()
         self._send(sends)
         for reply in replies:
@@ -349,6 +443,9 @@ class Dispatcher:
         is_connected = ray.is_initialized()
         with self._changed:
             is_first, line.is_lost = not line.is_lost, True
+            if is_first:
+                line.end = f"its connection ended ({reason})"
+                self._retired.discard(line)
             if self._lines.get(replica_id) is line:
                 del self._lines[replica_id]
                 self._balancer.forget(replica_id)
@@ -356,7 +453,7 @@ class Dispatcher:
                 if request.line is not line or request not in self._sent:
                     continue
                 self._sent.discard(request)
-                may_go_on = request.attempts < MAX_ATTEMPTS and is_connected
+                may_go_on = not request.session and request.attempts < MAX_ATTEMPTS and is_connected
                 if may_go_on and self._refusal is None:
                     self._waiting.appendleft(request)
                 else:
@@ -364,8 +461,12 @@ class Dispatcher:
             sends = self._next_sends()
             self._changed.notify_all()
         self._send(sends)
-        if failed:
-            self._refuse(failed, self._refusal or self._why_lost(failed[0].attempts, reason))
+        for request in failed:
+            if request.session:
+                why = self._lost_session(request)
+            else:
+                why = self._why_lost(request.attempts, reason)
+            self._refuse([request], self._refusal or why)
         if is_first:
             _logger.info("model %s lost replica %s: %s", self._model_name, replica_id, reason)
             self._post(partial(self._look_after, line))
@@ -395,11 +496,16 @@ class Dispatcher:
         What was under way is sent again, apart from the request whose caller has gone.
         """
         with self._changed:
-            lines = list(self._lines.values())
+            lines = [*self._lines.values(), *self._retired]
             self._lines.clear()
+            self._retired.clear()
+            in_sessions = [request for request in self._sent if request.session]
+            self._sent.difference_update(in_sessions)
             for line in lines:
                 line.is_lost = True
-                self._balancer.forget(line.route.replica_id)
+                line.end = "the program was interrupted, and its connections were made anew"
+                if not line.is_retired:
+                    self._balancer.forget(line.route.replica_id)
             for request in list(self._sent):
                 if not request.answer.done():
                     request.attempts -= 1
@@ -411,7 +517,10 @@ class Dispatcher:
             self._changed.notify_all()
         for line in lines:
             line.carrier.close()
-        self._post(partial(self._connect, [(each.route, each.info, each.actor) for each in lines]))
+        for request in in_sessions:
+            self._refuse([request], self._lost_session(request))
+        again = [(each.route, each.info, each.actor) for each in lines if not each.is_retired]
+        self._post(partial(self._connect, again))
 
     def _take_over(self, routes: ModelRoutes) -> None:
         wanted = {route.replica_id for route, _, _ in routes.replicas}
@@ -426,8 +535,9 @@ class Dispatcher:
                 self._balancer.update(route)
             if not wanted:
                 self._call_if_stuck(is_news=True)
-            idle = [line for line in gone if not line.under_way]
-        for line in idle:  # the others when they have answered what was sent
+            idle = [line for line in gone if line.is_over]
+            self._retired.update(line for line in gone if not line.is_over)
+        for line in idle:  # the others when nothing will come on them, and no session needs them
             self._post(line.carrier.close)
         self._connect(routes.replicas)
 
@@ -459,6 +569,7 @@ class Dispatcher:
                     self._changed.notify_all()
                     self._balancer.add(route)
                     sends = self._next_sends()
+                    self._changed.notify_all()
                 self._send(sends)
 
     def _refuse(self, requests: Iterable[_Request], error: InferenceRuntimeError) -> None:
@@ -483,6 +594,9 @@ class Dispatcher:
 def _is_wanted(answer: AnswerFuture[Any]) -> bool:
     """Whether a request is to be run, also again: not if its caller cancelled it, or it is done."""
     return answer.running() or (not answer.done() and answer.set_running_or_notify_cancel())
+
+
+_NO_INPUTS = BoundInputs({})
 
 
 def _as_they_are(outputs: Outputs) -> Outputs:

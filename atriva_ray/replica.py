@@ -60,6 +60,7 @@ class ReplicaInfo:
         pid: its process.
         lane_name: Unix socket, in the abstract namespace of its node, where it takes lanes.
         lane_token: secret that opens a lane.
+        variables: what the model remembers within a session.
     """
 
     replica_id: str
@@ -73,6 +74,7 @@ class ReplicaInfo:
     pid: int
     lane_name: str
     lane_token: bytes = field(repr=False)
+    variables: tuple[Port, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ class Replica:
             pid=os.getpid(),
             lane_name=self._listener.name,
             lane_token=token,
+            variables=self._executor.variables,
         )
 
     async def listen_tcp(self) -> tuple[str, int]:
@@ -212,6 +215,10 @@ class Replica:
     async def shape_cache_info(self) -> ShapeCacheInfo:
         """Return the state of this replica's shape cache."""
         return self._loaded().shape_cache_info()
+
+    async def session_count(self) -> int:
+        """Return how many sessions are open, of all programs."""
+        return self._loaded().session_count
 
     async def ping(self) -> None:
         """Return at once: the process is there."""
@@ -280,6 +287,7 @@ def open_lanes(model_name: str, executor: LocalExecutor, *, has_batching: bool) 
     beside another device, it gets the next request ready meanwhile.
     """
     is_busy = any("CPU" in device for device in executor.execution_devices)
+    has_batching = has_batching and not executor.variables
     together = find_together(executor, executor.inputs, executor.outputs) if has_batching else None
     return LaneServer(
         executor,

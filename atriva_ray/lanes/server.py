@@ -25,6 +25,7 @@ from atriva_ray.lanes.errors import FrameError
 from atriva_ray.lanes.fair_queue import FairQueue
 from atriva_ray.lanes.runner import Runner, run_one
 from atriva_ray.lanes.server_lane import Job, Ports, Result, ServerLane
+from atriva_ray.lanes.server_sessions import ServerSessions
 from atriva_ray.lanes.together import Together
 from atriva_ray.lanes.wire import Wire
 from atriva_ray.routing.activity import Activity
@@ -54,6 +55,7 @@ class LaneServer:
         self._runner = runner
         self._ports = ports
         self._together = together
+        self._sessions = ServerSessions(runner, ports.model)
         self._attention = Attention()
         self._activity: Activity[ServerLane] = Activity()
         self._turn = threading.Condition()
@@ -227,6 +229,8 @@ class LaneServer:
         for job in lane.read():
             with self._turn:
                 lane.accept(job)
+                if not self._sessions.admit(job):
+                    continue
                 self._queue.put(lane, job)
                 self._activity.seen(lane, time.monotonic())
                 if self._idle_count and len(self._queue) > 1:  # the first is for this thread
@@ -252,10 +256,12 @@ class LaneServer:
                 return
             del self._lanes[descriptor]
             self._queue.drop(lane)
+            self._sessions.forget(lane)
             self._activity.forget(lane)
             with suppress(OSError):
                 self._epoll.unregister(descriptor)
         lane.close()
+        self._sessions.close(lane)
         _logger.debug("a lane was closed: %s", reason)
 
     # -- running -------------------------------------------------------------------------------
@@ -273,7 +279,8 @@ class LaneServer:
         if job.bound.signature is not None:  # it may have to be compiled first, which takes long
             self._runner.submit(job.bound, dict).add_done_callback(partial(self._answer_later, job))
             return
-        self._answer(job.lane, [run_one(self._runner, job)])
+        one = self._sessions.run(job) if job.session else run_one(self._runner, job)
+        self._answer(job.lane, [one])
 
     def _answer(self, lane: ServerLane, results: Sequence[Result]) -> None:
         now_s = time.monotonic()
@@ -304,5 +311,9 @@ class LaneServer:
     def _done(self, job: Job) -> None:
         self._running -= 1
         job.lane.done(job)
+        if job.session and (waiting := self._sessions.after(job)) is not None:
+            self._queue.put(waiting.lane, waiting)
+            if self._idle_count:
+                self._turn.notify()
         if job.lane.is_paused:
             self._resume(job.lane)

@@ -163,6 +163,11 @@ class Balancer:
         return min((load.lasts_s for load in self._loads.values() if load.in_flight), default=None)
 
     @property
+    def service_times_s(self) -> dict[str, float | None]:
+        """How long a request takes each replica, as far as that is known."""
+        return {replica_id: load.service_time_s for replica_id, load in self._loads.items()}
+
+    @property
     def parallelism(self) -> int:
         """Requests that run at once on all replicas together."""
         return sum(load.route.slot_count for load in self._loads.values())
