@@ -303,7 +303,8 @@ class Dispatcher:
             ]
             for reply in replies:
                 time_s = None if reply.error is not None else reply.service_time_s
-                self._balancer.finished(line.route.replica_id, time_s, reply.queue_len)
+                replica_id = line.route.replica_id
+                self._balancer.finished(replica_id, time_s, reply.queue_len, reply.wanted)
                 self._service_time_s += time_s or 0.0
             line.use.answered += len(replies)
             sends = self._next_sends()

@@ -34,6 +34,7 @@ _PAGE_BYTES = mmap.PAGESIZE
 _MAX_ANSWER_BYTES = 64 * 2**30
 _MAX_READS = 16
 _MAX_CACHED_VIEWS = 64
+_MAX_WANTED_BITS = 10
 
 
 class LaneClosedError(Exception):
@@ -63,6 +64,7 @@ class Reply(Generic[AnyRequest]):
         service_time_s: time the device took, without waiting for its turn; None if that is unknown
             or says nothing of other requests.
         queue_len: requests, of all clients, left at the replica.
+        wanted: requests that it would like to have for each slot, to run them together.
     """
 
     request: AnyRequest
@@ -70,6 +72,7 @@ class Reply(Generic[AnyRequest]):
     error: BaseException | None = None
     service_time_s: float | None = None
     queue_len: int = 0
+    wanted: int = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -314,7 +317,8 @@ class ClientLane(Generic[AnyRequest]):
         if sent.slot is not None:
             self._free.append(sent.slot)
         service_time_s = frame.first * 1e-6 if frame.first else None
-        return Reply(sent.request, outputs, error, service_time_s, frame.second)
+        wanted = 1 << min(frame.flags, _MAX_WANTED_BITS)
+        return Reply(sent.request, outputs, error, service_time_s, frame.second, wanted)
 
     # -- the end -------------------------------------------------------------------------------
 

@@ -44,7 +44,8 @@ class Kind(IntEnum):
             travels with the frame.
         REQUEST: arrays of ``layout``, in ``slot`` or in the body.
         ANSWER: the arrays of the answer to ``request``, likewise; ``first`` is the service time in
-            microseconds, ``second`` the number of requests left at the replica.
+            microseconds, ``second`` the number of requests left at the replica, ``flags`` the
+            binary logarithm of how many it would like to have waiting for each slot.
         ERROR: the answer to ``request`` is an error (body).
     """
 

@@ -109,6 +109,7 @@ class Job:
         bound: its inputs.
         results: memory for large outputs by name, where there is room in the slot.
         slot: the shared memory it came in.
+        deadline_s: until when its answer is wanted, as `time.monotonic` counts; None for always.
     """
 
     lane: ServerLane
@@ -118,6 +119,7 @@ class Job:
     results: dict[str, Array] | None = None
     slot: _Slot | None = None
     slot_number: int = INLINE
+    deadline_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -263,8 +265,13 @@ class ServerLane:
 
     # -- answers -------------------------------------------------------------------------------
 
-    def answer(self, results: Sequence[Result], queue_len: int) -> bool:
+    def answer(self, results: Sequence[Result], queue_len: int, wanted: int = 1) -> bool:
         """Send results; those of one call travel together.
+
+        Args:
+            results: of this lane's requests.
+            queue_len: requests left at the replica.
+            wanted: requests that should wait together, for the device's sake; a power of two.
 
         Returns:
             Whether everything has left; if not, `wire.flush` sends on.
@@ -278,12 +285,12 @@ class ServerLane:
             buffers: list[Any] = []
             for result in results:
                 if result.error is None and result.outputs is not None:
-                    self._add_outputs(buffers, result, queue_len)
+                    self._add_outputs(buffers, result, queue_len, wanted)
                 else:
                     self._add_error(buffers, result, queue_len)
             return self.wire.send(buffers)
 
-    def _add_outputs(self, buffers: list[Any], result: Result, queue_len: int) -> None:
+    def _add_outputs(self, buffers: list[Any], result: Result, queue_len: int, wanted: int) -> None:
         job = result.job
         outputs = result.outputs or {}
         arrays: Sequence[Array] = [outputs[port.name] for port in self._ports.outputs]
@@ -295,6 +302,7 @@ class ServerLane:
         buffers.append(
             pack(
                 Kind.ANSWER,
+                flags=wanted.bit_length() - 1,
                 slot=job.slot_number if is_in_slot else INLINE,
                 layout=layout.number,
                 request=job.request,

@@ -46,11 +46,14 @@ class _Load:
     in_flight: int = 0
     queue_len: int = 0
     service_time_s: float | None = None
+    wanted: int = 1
 
     def has_room(self, lasting_s: float) -> bool:
         """Whether one more may be under way; all of them are to last about that long."""
         slots = self.route.slot_count
         window = _WINDOW_PER_SLOT * slots
+        if self.wanted > 1:
+            window = max(window, min(_MAX_WINDOW, window * self.wanted))
         if self.in_flight < window or not self.service_time_s:
             return self.in_flight < window
         return self.in_flight < min(_MAX_WINDOW, slots * lasting_s / self.service_time_s)
@@ -135,7 +138,11 @@ class Balancer:
                 load.queue_len //= 2
 
     def finished(
-        self, replica_id: str, service_time_s: float | None = None, queue_len: int = 0
+        self,
+        replica_id: str,
+        service_time_s: float | None = None,
+        queue_len: int = 0,
+        wanted: int = 1,
     ) -> None:
         """Count an answer.
 
@@ -143,6 +150,7 @@ class Balancer:
             replica_id: who answered; one that is gone meanwhile is ignored.
             service_time_s: time the replica took, None for an answer that tells nothing.
             queue_len: requests, of all clients, left at the replica when it answered.
+            wanted: requests that it would like to have for each slot, to run them together.
         """
         load = self._loads.get(replica_id)
         if load is None:
@@ -150,6 +158,7 @@ class Balancer:
         load.in_flight = max(0, load.in_flight - 1)  # forgotten and back, it began anew at 0
         load.queue_len = queue_len
         if service_time_s is not None:
+            load.wanted = wanted
             before = load.service_time_s
             load.service_time_s = (
                 service_time_s
