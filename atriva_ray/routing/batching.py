@@ -12,6 +12,12 @@ _GAIN = 1.1
 """What every doubling has to earn in rows per second; less is not worth that the first of a batch
 wait for its last."""
 
+_SHORT_S = 1e-3
+"""Nobody minds waiting for the last of a batch that is over so soon: any gain will do."""
+
+_GAIN_TO_GO_ON = 1.05
+"""Larger sizes are tried after one that earned this much more than all before."""
+
 _GAIN_TO_STAY = 1.03
 """A size that was good enough before stays so with this much, or noise would turn it on and off."""
 
@@ -159,6 +165,7 @@ class BatchLearner:
         """
         self._sizes = [_Size() for _ in range(max_rows.bit_length())]
         self._choices = [0] * len(self._sizes)
+        self._least = len(self._sizes)  # no request has fewer rows than this size
         self._trial: int | None = 0
         self._since_trial = 0
         self._since_look = 0
@@ -220,6 +227,7 @@ class BatchLearner:
             return
         size = self._sizes[number]
         size.add(rows, service_time_s)
+        self._least = min(self._least, number)
         self._since_trial += 1
         self._since_look += 1
         if self._trial is not None or self._since_look >= _RUNS_BETWEEN_LOOKS:
@@ -287,8 +295,12 @@ class BatchLearner:
         chosen = 0
         limit_s = self._limit_s
         for number, size in enumerate(self._sizes):
-            if number and size.time_s and self._sizes[chosen].time_s and size.time_s <= limit_s:
-                gain = _GAIN_TO_STAY if self._choices[number] == number else _GAIN
+            if number <= self._least:
+                chosen = number
+            elif size.time_s and self._sizes[chosen].time_s and size.time_s <= limit_s:
+                is_in_use = self._choices[number] == number
+                gain = _GAIN_TO_STAY if is_in_use else _GAIN
+                gain = 1.0 if size.time_s <= _SHORT_S else gain
                 needed = self._sizes[chosen].rows_per_s * gain ** (number - chosen)
                 if size.rows_per_s >= needed:
                     chosen = number
@@ -300,13 +312,16 @@ class BatchLearner:
         most = 0.0
         limit_s = self._limit_s
         for number, size in enumerate(self._sizes):
-            if number and not size.time_s and 2 * self._sizes[number - 1].time_s > limit_s:
+            if number < self._least:
+                continue
+            is_first = number == self._least
+            if not is_first and not size.time_s and 2 * self._sizes[number - 1].time_s > limit_s:
                 return None
             if size.is_in_doubt:
                 return number
-            if number and (size.first_s > _MAX_PREPARATION_S or size.time_s > limit_s):
+            if not is_first and (size.first_s > _MAX_PREPARATION_S or size.time_s > limit_s):
                 return None
-            misses = 0 if size.rows_per_s >= most * _GAIN_TO_STAY else misses + 1
+            misses = 0 if size.rows_per_s >= most * _GAIN_TO_GO_ON else misses + 1
             most = max(most, size.rows_per_s)
             if misses >= _MAX_MISSES and number >= self._choices[-1]:
                 return None
@@ -314,4 +329,5 @@ class BatchLearner:
 
     @property
     def _limit_s(self) -> float:
-        return max(_MAX_SERVICE_S, _MAX_STRETCH * self._sizes[0].time_s)
+        least = self._sizes[min(self._least, len(self._sizes) - 1)]
+        return max(_MAX_SERVICE_S, _MAX_STRETCH * least.time_s)

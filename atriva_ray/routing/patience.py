@@ -15,8 +15,8 @@ _HORIZONS_S = tuple(50e-6 * 2**number for number in range(8))
 _WORTHWHILE_S = 200e-6
 """Shorter batches gain nothing from waiting: to wait so exactly costs as much."""
 
-_MARGIN = 0.25
-"""What waiting has to save, as a share of what those that wait would take without it."""
+_GAIN = 1.1
+"""How much more a second a device has to do with waiting than without."""
 
 _BUSY = 0.5
 """A device that works for less of the time than this has no need of larger batches."""
@@ -45,6 +45,7 @@ class Wait:
     Attributes:
         waiting: requests that were there when it began.
         enough: with how many it ends early.
+        hoped: how many have to come so that it was not in vain.
         started_s: when it began.
         until_s: when it ends.
         arrivals: how long after the beginning how many were there, one entry for each that came.
@@ -52,6 +53,7 @@ class Wait:
 
     waiting: int
     enough: int
+    hoped: int
     started_s: float
     until_s: float
     arrivals: list[tuple[float, int]] = field(default_factory=list)
@@ -146,26 +148,29 @@ class Patience:
         alone_s = learner.expected_s(rows)
         if alone_s is None or alone_s < _WORTHWHILE_S:
             return None
-        needed_s = _MARGIN * waiting * alone_s
         probe_s = min(_PROBE_LENGTH * alone_s, _HORIZONS_S[-1])
+        enough = -(-most // rows_each)
+        is_trial = most > learner.best_rows  # of a size that is not known yet
         if probe_s <= min(self._credit_s, room_s) and (
-            most > learner.best_rows  # the next size is yet to be tried
-            or self._saved_s(learner, waiting, waiting, rows_each, 0.0) > needed_s
+            is_trial or self._gain(learner, waiting, waiting, rows_each, 0.0) >= _GAIN
         ):
             self._credit_s -= probe_s
-            return Wait(waiting, -(-most // rows_each), now_s, now_s + probe_s)
+            hoped = enough - waiting if is_trial else 1
+            return Wait(waiting, enough, hoped, now_s, now_s + probe_s)
         plans = self._plans(learner, waiting, rows_each, min(room_s, alone_s))
-        saved_s, wait_s = max(plans, default=(0.0, 0.0))
-        if saved_s <= needed_s:
+        gain, wait_s = max(plans, default=(0.0, 0.0))
+        if gain < _GAIN:
             return None
-        return Wait(waiting, -(-learner.best_rows // rows_each), now_s, now_s + wait_s)
+        enough = -(-learner.best_rows // rows_each)
+        return Wait(waiting, enough, 1, now_s, now_s + wait_s)
 
     def waited(self, wait: Wait, now_s: float) -> None:
         """Take in who came during a wait."""
         lasted_s = now_s - wait.started_s
         self.wait_count += 1
         self.waited_s += lasted_s
-        self._vain_count = 0 if wait.arrivals else min(_MAX_VAIN, self._vain_count + 1)
+        came = wait.arrivals[-1][1] if wait.arrivals else 0
+        self._vain_count = 0 if came >= wait.hoped else min(_MAX_VAIN, self._vain_count + 1)
         for horizon_s, coming in zip(_HORIZONS_S, self._coming, strict=True):
             came = max((count for at_s, count in wait.arrivals if at_s <= horizon_s), default=0)
             if horizon_s <= lasted_s or came > coming.mean:  # if it ended early, more may come
@@ -174,21 +179,22 @@ class Patience:
     def _plans(
         self, learner: BatchLearner, waiting: int, rows_each: int, room_s: float
     ) -> Iterator[tuple[float, float]]:
-        """Yield what is saved by each wait, and how long it is."""
+        """Yield what is gained by each wait, and how long it is."""
         for horizon_s, coming in zip(_HORIZONS_S, self._coming, strict=True):
             if horizon_s > room_s:
                 return
             rows = learner.best_of((waiting + coming.at_least) * rows_each)
             more = rows // rows_each - waiting
             if more > 0:
-                yield self._saved_s(learner, waiting, more, rows_each, horizon_s), horizon_s
+                yield self._gain(learner, waiting, more, rows_each, horizon_s), horizon_s
 
-    def _saved_s(
+    def _gain(
         self, learner: BatchLearner, waiting: int, more: int, rows_each: int, wait_s: float
     ) -> float:
-        """Return by how much earlier all together get their answers if the first ones wait.
+        """Return how much more the device does a second if the first ones wait for the others.
 
-        Without a wait, those that come later run when the next slot is free.
+        Without a wait, those that come later run when the next slot is free. Where all together
+        would get their answers later for the wait, nothing is gained.
         """
         alone_s = learner.expected_s(waiting * rows_each)
         later_s = learner.expected_s(more * rows_each)
@@ -197,4 +203,6 @@ class Patience:
             return 0.0
         next_slot_s = max(alone_s / self._slot_count, wait_s)
         apart_s = waiting * alone_s + more * (next_slot_s + later_s)
-        return apart_s - (waiting + more) * (wait_s + together_s)
+        if apart_s < (waiting + more) * (wait_s + together_s):
+            return 0.0
+        return (waiting + more) / (wait_s + together_s) * alone_s / waiting
