@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import mean, median
 
 __all__ = ["BatchLearner", "BatchingReport", "ShapeReport", "SizeReport"]
 
@@ -36,6 +37,12 @@ _MAX_MISSES = 2
 
 _RUNS_BETWEEN_TRIALS = 3
 _SMOOTHING = 0.1
+_CAUTION = 1.5
+"""By how many times what chance does a size has to be better than one that is in use."""
+
+_REMEMBERED = 16
+"""Samples that an average of that smoothing is about as good as."""
+
 _OUTLIER = 0.5
 """A run moves the estimate as if it were off by no more than this share of it: a processor that
 others use too takes a hundred times as long now and then."""
@@ -108,6 +115,8 @@ class _Size:
         samples: times of those since this size was last in doubt, until there are enough.
         rows: how many rows they had, on the average.
         time_s: how long they took; 0 while that is not known.
+        count: samples that this stands on, up to what the average remembers.
+        spread: how far they were from it, as a share of it, on the average.
         first_s: how long the very first took.
     """
 
@@ -115,6 +124,8 @@ class _Size:
     samples: list[float] = field(default_factory=list)
     rows: float = 0.0
     time_s: float = 0.0
+    count: int = 0
+    spread: float = 0.0
     first_s: float = 0.0
 
     def add(self, rows: int, time_s: float) -> None:
@@ -126,13 +137,22 @@ class _Size:
             self.samples.append(time_s)
             if len(self.samples) == _SAMPLES:
                 self.time_s = median(self.samples)
+                self.count = _SAMPLES
+                self.spread = mean(abs(each / self.time_s - 1) for each in self.samples)
         else:
+            self.count = min(_REMEMBERED, self.count + 1)
+            self.spread += _SMOOTHING * (min(1, abs(time_s / self.time_s - 1)) - self.spread)
             limit_s = _OUTLIER * self.time_s
             self.time_s += _SMOOTHING * min(limit_s, max(-limit_s, time_s - self.time_s))
 
     @property
     def is_in_doubt(self) -> bool:
         return len(self.samples) < _SAMPLES
+
+    @property
+    def doubt(self) -> float:
+        """By which share the time may be wrong."""
+        return self.spread / math.sqrt(self.count) if self.count else 0.0
 
     @property
     def rows_per_s(self) -> float:
@@ -301,7 +321,10 @@ class BatchLearner:
                 is_in_use = self._choices[number] == number
                 gain = _GAIN_TO_STAY if is_in_use else _GAIN
                 gain = 1.0 if size.time_s <= _SHORT_S else gain
-                needed = self._sizes[chosen].rows_per_s * gain ** (number - chosen)
+                before = self._sizes[chosen]
+                needed = before.rows_per_s * gain ** (number - chosen)
+                if not is_in_use:  # on a processor that others use, it is to be more than chance
+                    needed *= 1 + _CAUTION * (size.doubt + before.doubt)
                 if size.rows_per_s >= needed:
                     chosen = number
             yield chosen

@@ -12,7 +12,7 @@ __all__ = ["Patience", "Wait"]
 _HORIZONS_S = tuple(50e-6 * 2**number for number in range(8))
 """Waits that are told apart, 50 µs to 6.4 ms."""
 
-_WORTHWHILE_S = 200e-6
+_WORTHWHILE_S = 500e-6
 """Shorter batches gain nothing from waiting: to wait so exactly costs as much."""
 
 _GAIN = 1.1
@@ -183,8 +183,10 @@ class Patience:
         for horizon_s, coming in zip(_HORIZONS_S, self._coming, strict=True):
             if horizon_s > room_s:
                 return
-            rows = learner.best_of((waiting + coming.at_least) * rows_each)
-            more = rows // rows_each - waiting
+            at_least = coming.at_least
+            if not at_least:
+                continue
+            more = learner.best_of((waiting + at_least) * rows_each) // rows_each - waiting
             if more > 0:
                 yield self._gain(learner, waiting, more, rows_each, horizon_s), horizon_s
 
