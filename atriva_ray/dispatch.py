@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
@@ -25,7 +26,8 @@ from atriva_ray.errors import ClusterError, ModelNotLoadedError, ReplicaLostErro
 from atriva_ray.lanes.client_lane import Reply
 from atriva_ray.ray_errors import translated
 from atriva_ray.replica import ReplicaInfo
-from atriva_ray.router import MAX_ATTEMPTS, ModelRoutes
+from atriva_ray.route_table import ModelRoutes
+from atriva_ray.router import MAX_ATTEMPTS
 from atriva_ray.routing.balance import Balancer, Route
 from atriva_ray.transport import Carrier, Connector, Post
 
@@ -45,6 +47,7 @@ class _Request:
     wrap: Callable[[Outputs], Any]
     answer: AnswerFuture[Any]
     attempts: int = 0
+    sent_s: float = 0.0
     line: _Line | None = None
 
 
@@ -75,6 +78,8 @@ class _Line:
     use: ReplicaUse = field(init=False)
     carrier: Carrier[_Request] = field(init=False)
     is_lost: bool = False
+    is_retired: bool = False
+    under_way: int = 0
 
 
 class Dispatcher:
@@ -275,14 +280,17 @@ class Dispatcher:
         """
         sends: dict[str, list[_Request]] = {}
         waiting = self._waiting
-        while waiting and (replica_id := self._balancer.choose()) is not None:
+        now_s = time.monotonic()
+        while waiting and (replica_id := self._balancer.choose(now_s)) is not None:
             request = waiting.popleft()
             if not _is_wanted(request.answer):
                 continue
-            self._balancer.started(replica_id)
+            self._balancer.started(replica_id, now_s)
             self._sent.add(request)
+            request.sent_s = now_s
             request.attempts += 1
             request.line = self._lines[replica_id]
+            request.line.under_way += 1
             requests = sends.pop(replica_id, [])
             requests.append(request)
             sends[replica_id] = requests
@@ -301,12 +309,22 @@ class Dispatcher:
                 for reply in replies
                 if reply.request.line is line and reply.request in self._sent
             ]
+            now_s = time.monotonic()
             for reply in replies:
                 time_s = None if reply.error is not None else reply.service_time_s
-                replica_id = line.route.replica_id
-                self._balancer.finished(replica_id, time_s, reply.queue_len, reply.wanted)
+                self._balancer.finished(
+                    line.route.replica_id,
+                    now_s,
+                    time_s,
+                    reply.queue_len,
+                    reply.others,
+                    now_s - reply.request.sent_s,
+                    reply.wanted,
+                )
                 self._service_time_s += time_s or 0.0
             line.use.answered += len(replies)
+            line.under_way -= len(replies)
+            is_over = line.is_retired and not line.under_way
             sends = self._next_sends()
         self._send(sends)
         for reply in replies:
@@ -317,6 +335,8 @@ class Dispatcher:
                 else:
                     answer.set_result(reply.request.wrap(reply.outputs))
             self._sent.discard(reply.request)
+        if is_over:
+            self._post(line.carrier.close)
         if self._refusal is not None:
             with self._changed:
                 self._changed.notify_all()
@@ -360,7 +380,8 @@ class Dispatcher:
             line.carrier.close()
         if ray.is_initialized():
             self._on_lost(line.route.replica_id)
-            self._connect([(line.route, line.info, line.actor)])
+            if not line.is_retired:
+                self._connect([(line.route, line.info, line.actor)])
             return
         with self._changed:  # nobody will come back
             waiting = list(self._waiting)
@@ -399,7 +420,12 @@ class Dispatcher:
                 self._last_uses = [line.use for line in gone]
             for line in gone:
                 self._balancer.forget(line.route.replica_id)
-        # Their carriers stay until they have answered what was sent; then the replica closes them.
+                line.is_retired = True
+            for route, _, _ in routes.replicas:
+                self._balancer.update(route)
+            idle = [line for line in gone if not line.under_way]
+        for line in idle:  # the others when they have answered what was sent
+            self._post(line.carrier.close)
         self._connect(routes.replicas)
 
     def _connect(self, replicas: Iterable[tuple[Route, ReplicaInfo, Any]]) -> None:

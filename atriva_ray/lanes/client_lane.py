@@ -16,7 +16,7 @@ from atriva_inference.executor import Outputs
 from atriva_inference.tensor import Array
 from atriva_ray.lanes import memory
 from atriva_ray.lanes.errors import MAX_ERROR_BYTES, FrameError, decode_error
-from atriva_ray.lanes.frames import INLINE, SPECIALISE, Frame, FrameReader, Kind, pack
+from atriva_ray.lanes.frames import INLINE, SPECIALISE, Frame, FrameReader, Kind, pack, queue_of
 from atriva_ray.lanes.layout import (
     MAX_LAYOUT_BYTES,
     Layout,
@@ -34,7 +34,6 @@ _PAGE_BYTES = mmap.PAGESIZE
 _MAX_ANSWER_BYTES = 64 * 2**30
 _MAX_READS = 16
 _MAX_CACHED_VIEWS = 64
-_MAX_WANTED_BITS = 10
 
 
 class LaneClosedError(Exception):
@@ -64,6 +63,7 @@ class Reply(Generic[AnyRequest]):
         service_time_s: time the device took, without waiting for its turn; None if that is unknown
             or says nothing of other requests.
         queue_len: requests, of all clients, left at the replica.
+        others: other clients that have used the replica of late.
         wanted: requests that it would like to have for each slot, to run them together.
     """
 
@@ -72,6 +72,7 @@ class Reply(Generic[AnyRequest]):
     error: BaseException | None = None
     service_time_s: float | None = None
     queue_len: int = 0
+    others: int = 0
     wanted: int = 1
 
 
@@ -317,8 +318,8 @@ class ClientLane(Generic[AnyRequest]):
         if sent.slot is not None:
             self._free.append(sent.slot)
         service_time_s = frame.first * 1e-6 if frame.first else None
-        wanted = 1 << min(frame.flags, _MAX_WANTED_BITS)
-        return Reply(sent.request, outputs, error, service_time_s, frame.second, wanted)
+        queue_len, wanted = queue_of(frame)
+        return Reply(sent.request, outputs, error, service_time_s, queue_len, frame.flags, wanted)
 
     # -- the end -------------------------------------------------------------------------------
 

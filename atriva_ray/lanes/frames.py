@@ -19,7 +19,16 @@ import numpy as np
 
 from atriva_ray.lanes.errors import FrameError
 
-__all__ = ["HEADER_BYTES", "INLINE", "Frame", "FrameReader", "Kind", "pack"]
+__all__ = [
+    "HEADER_BYTES",
+    "INLINE",
+    "Frame",
+    "FrameReader",
+    "Kind",
+    "pack",
+    "packed_queue",
+    "queue_of",
+]
 
 _HEADER = struct.Struct("<BBHIQQII")
 HEADER_BYTES = _HEADER.size
@@ -29,6 +38,9 @@ INLINE = 0xFFFF
 
 SPECIALISE = 1
 """Flag of a request: run it on the model compiled for exactly its shapes."""
+
+_QUEUE_BITS = 28
+_QUEUE_MASK = (1 << _QUEUE_BITS) - 1
 
 _BUFFER_BYTES = 64 * 1024
 _DIRECT_BYTES = 32 * 1024
@@ -44,9 +56,10 @@ class Kind(IntEnum):
             travels with the frame.
         REQUEST: arrays of ``layout``, in ``slot`` or in the body.
         ANSWER: the arrays of the answer to ``request``, likewise; ``first`` is the service time in
-            microseconds, ``second`` the number of requests left at the replica, ``flags`` the
-            binary logarithm of how many it would like to have waiting for each slot.
-        ERROR: the answer to ``request`` is an error (body).
+            microseconds, ``second`` the number of requests left at the replica and how many it
+            would like to have for each slot (see `packed_queue`), ``flags`` how many
+            other clients have used it of late.
+        ERROR: the answer to ``request`` is an error (body); the rest as with ANSWER.
     """
 
     LAYOUT = 1
@@ -83,6 +96,21 @@ def pack(
 ) -> bytes:
     """Write a header."""
     return _HEADER.pack(kind, flags, slot, layout, request, body_size, first, second)
+
+
+def packed_queue(queue_len: int, wanted: int = 1) -> int:
+    """Return an answer's ``second``.
+
+    Args:
+        queue_len: requests left at the replica.
+        wanted: requests that it would like to have for each slot, a power of two.
+    """
+    return min(_QUEUE_MASK, queue_len) | (wanted.bit_length() - 1) << _QUEUE_BITS
+
+
+def queue_of(frame: Frame) -> tuple[int, int]:
+    """Return what was packed with `packed_queue`: queue length, and requests wanted."""
+    return frame.second & _QUEUE_MASK, 1 << (frame.second >> _QUEUE_BITS)
 
 
 class FrameReader:

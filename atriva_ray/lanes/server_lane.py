@@ -16,7 +16,7 @@ from atriva_inference.ports import Port
 from atriva_inference.tensor import Array
 from atriva_ray.lanes import memory
 from atriva_ray.lanes.errors import FrameError, encode_error
-from atriva_ray.lanes.frames import INLINE, SPECIALISE, Frame, FrameReader, Kind, pack
+from atriva_ray.lanes.frames import INLINE, SPECIALISE, Frame, FrameReader, Kind, pack, packed_queue
 from atriva_ray.lanes.layout import (
     MAX_LAYOUT_BYTES,
     Layout,
@@ -47,6 +47,7 @@ _MAX_UNSENT_BUFFERS = 4096
 """Small ones take more memory than they have bytes."""
 
 _MAX_READS = 16
+_UINT8_MAX = 2**8 - 1
 _UINT32_MAX = 2**32 - 1
 
 
@@ -265,12 +266,15 @@ class ServerLane:
 
     # -- answers -------------------------------------------------------------------------------
 
-    def answer(self, results: Sequence[Result], queue_len: int, wanted: int = 1) -> bool:
+    def answer(
+        self, results: Sequence[Result], queue_len: int, others: int = 0, wanted: int = 1
+    ) -> bool:
         """Send results; those of one call travel together.
 
         Args:
-            results: of this lane's requests.
-            queue_len: requests left at the replica.
+            results: what to send.
+            queue_len: requests, of all clients, that are left.
+            others: other clients that have used the replica of late.
             wanted: requests that should wait together, for the device's sake; a power of two.
 
         Returns:
@@ -283,14 +287,15 @@ class ServerLane:
             if self.is_closed:
                 return True
             buffers: list[Any] = []
+            queue = packed_queue(queue_len, wanted)
             for result in results:
                 if result.error is None and result.outputs is not None:
-                    self._add_outputs(buffers, result, queue_len, wanted)
+                    self._add_outputs(buffers, result, queue, min(_UINT8_MAX, others))
                 else:
-                    self._add_error(buffers, result, queue_len)
+                    self._add_error(buffers, result, queue, min(_UINT8_MAX, others))
             return self.wire.send(buffers)
 
-    def _add_outputs(self, buffers: list[Any], result: Result, queue_len: int, wanted: int) -> None:
+    def _add_outputs(self, buffers: list[Any], result: Result, queue: int, others: int) -> None:
         job = result.job
         outputs = result.outputs or {}
         arrays: Sequence[Array] = [outputs[port.name] for port in self._ports.outputs]
@@ -302,13 +307,13 @@ class ServerLane:
         buffers.append(
             pack(
                 Kind.ANSWER,
-                flags=wanted.bit_length() - 1,
+                flags=others,
                 slot=job.slot_number if is_in_slot else INLINE,
                 layout=layout.number,
                 request=job.request,
                 body_size=0 if is_in_slot else layout.nbytes,
                 first=min(_UINT32_MAX, int(result.service_time_s * 1e6)),
-                second=min(_UINT32_MAX, queue_len),
+                second=queue,
             )
         )
         if is_in_slot:
@@ -329,16 +334,17 @@ class ServerLane:
             np.copyto(view, array)
         return True
 
-    def _add_error(self, buffers: list[Any], result: Result, queue_len: int) -> None:
+    def _add_error(self, buffers: list[Any], result: Result, queue: int, others: int) -> None:
         error = result.error or RuntimeError("no outputs")
         text = encode_error(error, self._ports.model, "a replica")
         buffers += [
             pack(
                 Kind.ERROR,
+                flags=others,
                 request=result.job.request,
                 body_size=len(text),
                 first=min(_UINT32_MAX, int(result.service_time_s * 1e6)),
-                second=min(_UINT32_MAX, queue_len),
+                second=queue,
             ),
             text,
         ]
