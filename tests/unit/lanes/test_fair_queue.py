@@ -180,6 +180,25 @@ def test_what_does_not_fit_is_passed_over_and_its_turn_comes_all_the_same():
     assert queue.take() == "large"  # though others of its owner went before it
 
 
+def test_one_that_is_passed_over_keeps_its_place_in_the_line():
+    queue = FairQueue()
+    for item in ("large", "small"):
+        queue.put("a", item)
+    queue.put("b", "large")
+    assert queue.fill(1, lambda item: int(item == "small")) == ["small"]
+    assert [*queue] == ["large", "large"]
+    queue.put("b", "last")
+    assert [queue.take(), queue.take(), queue.take()] == ["large", "large", "last"]
+
+
+def test_a_turn_passes_only_when_the_first_goes():
+    queue = FairQueue()
+    for owner, item in ("a0", "a1", "b0", "b1", "a0"):
+        queue.put(owner, f"{owner}{item}")
+    assert queue.fill(1, lambda item: int(item == "a1")) == ["a1"]
+    assert queue.take() == "a0"
+
+
 def test_a_long_queue_is_not_searched_to_its_end():
     queue = FairQueue()
     for number in range(10_000):

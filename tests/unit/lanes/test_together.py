@@ -396,6 +396,16 @@ def test_a_model_that_remembers_is_run_row_by_row():
     assert not found(remembering)
 
 
+def test_a_model_that_comes_to_answer_differently_is_run_row_by_row():
+    seen = []
+
+    def changing(x):
+        seen.append(x)
+        return x + 10 * (len(seen) > 8)  # after each row alone, and all in company
+
+    assert not found(changing)
+
+
 def test_pixels_are_numbers_too():
     pixels = port("x", (-1, 4), np.dtype(np.uint8))
     assert found(lambda x: x.astype(FLOAT) * 2, inputs=(pixels,))

@@ -185,3 +185,15 @@ def test_the_busy_share_is_told():
     for number in range(100):
         patience.ran(0.01, number * 0.01)
     assert patience.busy_share == pytest.approx(0.5)
+
+
+def test_an_idle_device_does_not_even_look_who_comes():
+    replica = Replica(constant, 16)
+    replica.run(2000)
+    patience, now_s = replica.patience, replica.now_s
+    assert patience.plan(8, 1, replica.learner, 1.0, now_s) is not None
+    for _ in range(40):
+        now_s += 0.05
+        patience.ran(0.005, now_s)
+    assert patience.busy_share < 0.2
+    assert patience.plan(8, 1, replica.learner, 1.0, now_s) is None
