@@ -7,7 +7,7 @@ from functools import partial
 from statistics import mean
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atriva_ray.routing.batching import BatchLearner
@@ -72,6 +72,7 @@ def test_the_best_size_is_found(cost_s, best):
     assert Device(cost_s).run(600).best == best
 
 
+@settings(deadline=None)
 @given(
     st.floats(0.0, 0.02),
     st.floats(1e-5, 0.005),
@@ -90,6 +91,7 @@ def test_a_device_that_takes_a_while_and_then_some_per_row_is_used_well(fixed, e
     assert rate(cost_s, device.best) >= (0.7 - noise) * reachable
 
 
+@settings(deadline=None)
 @given(st.floats(1.2e-3, 0.02), st.integers(0, 2**20))
 def test_a_device_that_gains_nothing_runs_one_by_one(each, seed):
     chance = random.Random(seed)  # noqa: S311 - a simulation
@@ -99,6 +101,7 @@ def test_a_device_that_gains_nothing_runs_one_by_one(each, seed):
     assert max(device.sizes) <= 8
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 100), min_size=200, max_size=200), st.integers(0, 99))
 def test_no_more_rows_are_ever_taken_than_wait(waiting, seed):
     chance = random.Random(seed)  # noqa: S311 - a simulation
@@ -174,6 +177,7 @@ def test_a_size_that_fails_by_itself_is_given_up():
 # -- what it costs -------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.floats(1e-4, 0.1), st.floats(0.0, 0.3), st.integers(0, 2**20))
 def test_trying_costs_a_device_that_gains_nothing_next_to_nothing(each, worse, seed):
     chance = random.Random(seed)  # noqa: S311 - a simulation
@@ -230,6 +234,7 @@ def test_a_device_that_comes_to_gain_without_getting_slower_is_found_out_in_time
     assert device.best == 32
 
 
+@settings(deadline=None)
 @given(st.floats(0.2, 5.0), st.integers(0, 2**20))
 def test_others_on_the_same_processor_do_not_change_what_is_best(factor, seed):
     chance = random.Random(seed)  # noqa: S311 - a simulation

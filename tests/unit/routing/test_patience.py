@@ -162,6 +162,7 @@ def test_small_models_never_wait():
     assert replica.patience.wait_count == 0
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.floats(0.0, 0.01), st.integers(0, 100))
 def test_no_wait_is_longer_than_there_is_room_for(clients, room_s, seed):
     replica = Replica(constant, clients, seed=seed)
