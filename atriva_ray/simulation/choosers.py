@@ -67,6 +67,14 @@ class _Ours:
             now_s - answer.job.sent_s,
         )
 
+    def steal(self) -> tuple[int, int] | None:
+        move = None if self._balancer is None else self._balancer.steal(self._events.now_s)
+        return None if move is None else (int(move[0]), int(move[1]))
+
+    def moved(self, old: int, new: int) -> None:
+        assert self._balancer is not None, "it has chosen the replica"  # noqa: S101
+        self._balancer.moved(str(old), str(new), self._events.now_s)
+
     def forget(self, replica: int) -> None:
         self._there.pop(str(replica), None)
         if self._balancer is not None:
