@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import ray
 
+from atriva_inference.admission import DEFAULT_MAX_WAITING
 from atriva_inference.answer import AnswerFuture
 from atriva_inference.binding import BoundInputs
-from atriva_inference.errors import ClosedError, InferenceRuntimeError
+from atriva_inference.errors import (
+    ClosedError,
+    DeadlineExceededError,
+    InferenceRuntimeError,
+)
 from atriva_inference.executor import Outputs
 from atriva_inference.profiling import Profile
 from atriva_inference.shape_cache import ShapeCacheInfo
+from atriva_inference.terms import USUAL, Terms
 from atriva_ray.errors import ClusterError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.lanes.client_lane import Reply
 from atriva_ray.ray_errors import translated
@@ -28,6 +31,7 @@ from atriva_ray.replica import ReplicaInfo
 from atriva_ray.router import MAX_ATTEMPTS, ModelRoutes
 from atriva_ray.routing.balance import Balancer, Route
 from atriva_ray.transport import Carrier, Connector, Post
+from atriva_ray.waiting import Request, Waiting, copied, refuse
 
 __all__ = ["Dispatcher", "ReplicaUse"]
 
@@ -35,17 +39,11 @@ _logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
+_WAITED = "while it waited for a replica"
+_SENT = "after it was sent to a replica"
+
 _PATIENCE_S = 1.0
 """How often a close that waits looks whether Ray is still there."""
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    bound: BoundInputs
-    wrap: Callable[[Outputs], Any]
-    answer: AnswerFuture[Any]
-    attempts: int = 0
-    line: _Line | None = None
 
 
 @dataclass(slots=True)
@@ -77,6 +75,9 @@ class _Line:
     is_lost: bool = False
 
 
+_Request = Request[_Line]
+
+
 class Dispatcher:
     """Runs one model's requests on its replicas; the cluster's `Executor`. Thread-safe.
 
@@ -89,11 +90,13 @@ class Dispatcher:
         model_name: str,
         routes: ModelRoutes,
         connector: Connector,
+        *,
         post: Post,
         post_answer: Post,
         on_lost: Callable[[str], None],
         on_close: Callable[[], None],
         slack_s: float = 0.0,
+        max_waiting: int | None = DEFAULT_MAX_WAITING,
     ) -> None:
         self.key = routes.key
         self.generation = routes.generation
@@ -106,8 +109,10 @@ class Dispatcher:
         self._on_close = on_close
         self._changed = threading.Condition()
         self._connecting = threading.Lock()
-        self._waiting: deque[_Request] = deque()
         self._balancer = Balancer(slack_s)
+        self._waiting: Waiting[_Line] = Waiting(
+            model_name, max_waiting, self._balancer.wait_s, self._expire
+        )
         self._service_time_s = 0.0
         self._lines: dict[str, _Line] = {}
         self._refusal: ClosedError | ModelNotLoadedError | None = None
@@ -173,36 +178,63 @@ class Dispatcher:
 
     # -- requests ------------------------------------------------------------------------------
 
-    def run(self, bound: BoundInputs) -> Outputs:
-        """Run one request and block for its answer."""
+    def run(self, bound: BoundInputs, *, terms: Terms = USUAL) -> Outputs:
+        """Run one request and block for its answer, or until its deadline has passed."""
         answer: AnswerFuture[Outputs] = AnswerFuture(self._post_answer)
+        request: _Request = Request(bound, _as_they_are, answer, terms)
         try:
-            sends = self._queue(_Request(bound, _as_they_are, answer))
-            if sends and sends[-1][1][-1].answer is answer:
+            sends = self._queue(request)
+            if sends and sends[-1][1][-1] is request:
                 line, requests = sends.pop()
                 self._send(sends)
-                line.carrier.exchange(requests, answer.done)
+                line.carrier.exchange(requests, answer.done, terms.deadline_s)
             else:
                 self._send(sends)
         except KeyboardInterrupt:  # anywhere, between any two steps
-            self._start_over(answer)
+            self._start_over(request)
             raise
         return answer.result()
 
-    def submit(self, bound: BoundInputs, wrap: Callable[[Outputs], Value]) -> AnswerFuture[Value]:
+    def submit(
+        self, bound: BoundInputs, wrap: Callable[[Outputs], Value], *, terms: Terms = USUAL
+    ) -> AnswerFuture[Value]:
         """Queue one request and send what can be sent.
 
         The future's callbacks run on threads of their own, so they may run requests themselves.
         """
         answer: AnswerFuture[Value] = AnswerFuture(self._post_answer)
-        self._send(self._queue(_Request(bound, wrap, answer)))
+        request: _Request = Request(bound, wrap, answer, terms)
+        answer.on_cancel = partial(self._give_up, request)
+        self._send(self._queue(request))
         return answer
 
     def _queue(self, request: _Request) -> list[tuple[_Line, list[_Request]]]:
         with self._changed:
             self._check_open()
-            self._waiting.append(request)
-            return self._next_sends()
+            self._waiting.put(request)
+            sends = self._next_sends()
+            if self._waiting and not sends:
+                self._waiting.check_room(request)
+            return sends
+
+    def _give_up(self, request: _Request) -> bool:
+        """Take back a request that nobody waits for any more; returns whether it was sent."""
+        with self._changed:
+            self._waiting.remove(request)
+            line = request.line if request in self._sent else None
+            self._changed.notify_all()
+        if request.ticket is not None:
+            request.ticket.forget()
+        if line is None:
+            return False
+        line.carrier.cancel(request)
+        return True
+
+    def _expire(self, requests: list[_Request]) -> None:
+        for request in requests:
+            stage = _SENT if request in self._sent else _WAITED
+            request.fail(request.too_late(self._model_name, stage))
+            self._give_up(request)
 
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
         """Profile the model on the replica whose device AUTO prefers most."""
@@ -235,23 +267,26 @@ class Dispatcher:
             if isinstance(self._refusal, ClosedError):
                 return
             self._refusal = ClosedError(f"model {self._model_name!r}")
-            waiting = list(self._waiting)
-            self._waiting.clear()
+            waiting = self._waiting.clear()
             refusal = self._refusal
-        self._refuse(waiting, refusal)
+        refuse(waiting, refusal)
         with self._changed:
-            while self._sent and not self._changed.wait_for(lambda: not self._sent, _PATIENCE_S):
+            while not self._changed.wait_for(self._has_answered, _PATIENCE_S):
                 if not ray.is_initialized():  # nobody is left who could answer
                     break
             lost = list(self._sent)
             self._sent.clear()
-        self._refuse(lost, ClusterError(self._model_name, "Ray was shut down before it answered"))
+        self._waiting.close()
+        refuse(lost, ClusterError(self._model_name, "Ray was shut down before it answered"))
         with self._connecting, self._changed:
             lines, self._lines = self._lines, {}
             self._last_uses = [line.use for line in lines.values()] or self._last_uses
         for line in lines.values():
             line.carrier.close()
         self._on_close()
+
+    def _has_answered(self) -> bool:
+        return not any(request.is_wanted() for request in list(self._sent))
 
     # -- events --------------------------------------------------------------------------------
 
@@ -264,9 +299,8 @@ class Dispatcher:
             if self._refusal is not None:
                 return
             self._refusal = gone = ModelNotLoadedError(self._model_name, ())
-            waiting = list(self._waiting)
-            self._waiting.clear()
-        self._refuse(waiting, gone)
+            waiting = self._waiting.clear()
+        refuse(waiting, gone)
 
     def _next_sends(self) -> list[tuple[_Line, list[_Request]]]:
         """Bind waiting requests to replicas that have room; call it under the lock.
@@ -276,8 +310,8 @@ class Dispatcher:
         sends: dict[str, list[_Request]] = {}
         waiting = self._waiting
         while waiting and (replica_id := self._balancer.choose()) is not None:
-            request = waiting.popleft()
-            if not _is_wanted(request.answer):
+            request = waiting.take()
+            if not request.is_wanted():
                 continue
             self._balancer.started(replica_id)
             self._sent.add(request)
@@ -309,13 +343,14 @@ class Dispatcher:
             sends = self._next_sends()
         self._send(sends)
         for reply in replies:
-            answer = reply.request.answer
-            with suppress(InvalidStateError):  # after an interrupt it may have come twice
-                if reply.error is not None or reply.outputs is None:
-                    answer.set_exception(reply.error)
-                else:
-                    answer.set_result(reply.request.wrap(reply.outputs))
-            self._sent.discard(reply.request)
+            request = reply.request
+            if reply.error is None and reply.outputs is not None:
+                request.fulfil(reply.outputs)
+            elif isinstance(reply.error, DeadlineExceededError):  # it knows what was left only
+                request.fail(request.too_late(self._model_name, reply.error.stage))
+            else:
+                request.fail(reply.error)
+            self._sent.discard(request)
         if self._refusal is not None:
             with self._changed:
                 self._changed.notify_all()
@@ -335,15 +370,17 @@ class Dispatcher:
                     continue
                 self._sent.discard(request)
                 may_go_on = request.attempts < MAX_ATTEMPTS and is_connected
+                if not request.is_wanted():
+                    continue
                 if may_go_on and self._refusal is None:
-                    self._waiting.appendleft(request)
+                    self._waiting.put_back(request)
                 else:
                     failed.append(request)
             sends = self._next_sends()
             self._changed.notify_all()
         self._send(sends)
         if failed:
-            self._refuse(failed, self._refusal or self._why_lost(failed[0].attempts, reason))
+            refuse(failed, self._refusal or self._why_lost(failed[0].attempts, reason))
         if is_first:
             _logger.info("model %s lost replica %s: %s", self._model_name, replica_id, reason)
             self._post(partial(self._look_after, line))
@@ -362,11 +399,10 @@ class Dispatcher:
             self._connect([(line.route, line.info, line.actor)])
             return
         with self._changed:  # nobody will come back
-            waiting = list(self._waiting)
-            self._waiting.clear()
-        self._refuse(waiting, self._why_lost(0, ""))
+            waiting = self._waiting.clear()
+        refuse(waiting, self._why_lost(0, ""))
 
-    def _start_over(self, interrupted: AnswerFuture[Any]) -> None:
+    def _start_over(self, interrupted: _Request) -> None:
         """Open every line anew after an interrupt, which may have come between any two steps.
 
         What was under way is sent again, apart from the request whose caller has gone.
@@ -378,13 +414,11 @@ class Dispatcher:
                 line.is_lost = True
                 self._balancer.forget(line.route.replica_id)
             for request in list(self._sent):
-                if not request.answer.done():
+                if request.is_wanted() and request is not interrupted:
                     request.attempts -= 1
-                    self._waiting.appendleft(request)
+                    self._waiting.put_back(request)
             self._sent.clear()
-            self._waiting = deque(
-                request for request in self._waiting if request.answer is not interrupted
-            )
+            self._waiting.remove(interrupted)
             self._changed.notify_all()
         for line in lines:
             line.carrier.close()
@@ -429,15 +463,9 @@ class Dispatcher:
                     sends = self._next_sends()
                 self._send(sends)
 
-    def _refuse(self, requests: Iterable[_Request], error: InferenceRuntimeError) -> None:
-        """Fail requests, unless their callers have cancelled them."""
-        for request in requests:
-            if _is_wanted(request.answer):
-                request.answer.set_exception(_copy(error))
-
     def _check_open(self) -> None:
         if self._refusal is not None:
-            raise _copy(self._refusal)
+            raise copied(self._refusal)
         if not ray.is_initialized():
             raise ClusterError(self._model_name, "Ray was shut down; make a new runtime")
 
@@ -448,16 +476,5 @@ class Dispatcher:
             raise translated(error, self._model_name) from None
 
 
-def _is_wanted(answer: AnswerFuture[Any]) -> bool:
-    """Whether a request is to be run, also again: not if its caller cancelled it, or it is done."""
-    return answer.running() or (not answer.done() and answer.set_running_or_notify_cancel())
-
-
 def _as_they_are(outputs: Outputs) -> Outputs:
     return outputs
-
-
-def _copy(error: InferenceRuntimeError) -> InferenceRuntimeError:
-    """Return an equal error without a traceback, which would keep every caller's frames alive."""
-    copied: InferenceRuntimeError = copy.copy(error)
-    return copied.with_traceback(None)

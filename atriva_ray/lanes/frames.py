@@ -5,7 +5,9 @@ A frame is 32 bytes of header and a body of the size the header says::
     kind u8, flags u8, slot u16, layout u32, request u64, body_size u64, first u32, second u32
 
 All numbers are little-endian. ``slot`` is a piece of shared memory, ``layout`` a description of
-arrays sent before; which of the other fields mean something depends on the kind.
+arrays sent before; which of the other fields mean something depends on the kind. A request's
+``flags`` hold its priority too, and ``second`` how long its answer is still wanted; see
+`atriva_ray.lanes.urgency`.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ class Kind(IntEnum):
         ANSWER: the arrays of the answer to ``request``, likewise; ``first`` is the service time in
             microseconds, ``second`` the number of requests left at the replica.
         ERROR: the answer to ``request`` is an error (body).
+        CANCEL: nobody wants the answer to ``request`` any more. One that waits is not run and gets
+            an ERROR; of one that runs, or was answered, nothing changes.
     """
 
     LAYOUT = 1
@@ -53,6 +57,7 @@ class Kind(IntEnum):
     REQUEST = 3
     ANSWER = 4
     ERROR = 5
+    CANCEL = 6
 
 
 class Frame(NamedTuple):

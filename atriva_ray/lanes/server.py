@@ -19,10 +19,12 @@ from contextlib import suppress
 from functools import partial
 
 from atriva_inference.executor import Outputs
+from atriva_inference.terms import USUAL
+from atriva_ray.lanes import urgency
 from atriva_ray.lanes.attention import Attention
 from atriva_ray.lanes.errors import FrameError
 from atriva_ray.lanes.fair_queue import FairQueue
-from atriva_ray.lanes.runner import Runner, run_one
+from atriva_ray.lanes.runner import Runner, run_one, submit_one
 from atriva_ray.lanes.server_lane import Job, Ports, Result, ServerLane
 from atriva_ray.lanes.together import Together
 from atriva_ray.lanes.wire import Wire
@@ -214,9 +216,22 @@ class LaneServer:
         for job in lane.read():
             with self._turn:
                 lane.accept(job)
-                self._queue.put(lane, job)
+                self._queue.put(lane, job, job.terms)
                 if self._idle_count and len(self._queue) > 1:  # the first is for this thread
                     self._turn.notify()
+        if lane.cancelled:
+            self._give_up(lane)
+
+    def _give_up(self, lane: ServerLane) -> None:
+        """Answer what a client has cancelled, if it still waits."""
+        numbers, lane.cancelled = set(lane.cancelled), []
+        given_up = []
+        with self._turn:
+            while job := self._queue.remove(lane, lambda each: each.request in numbers):
+                lane.done(job)
+                given_up.append(Result(job, None, urgency.cancelled(self._ports.model)))
+        if given_up:
+            self._answer(lane, given_up)
 
     def _resume(self, lane: ServerLane) -> None:
         """Read a lane again if it was paused and has room now."""
@@ -246,6 +261,10 @@ class LaneServer:
     # -- running -------------------------------------------------------------------------------
 
     def _run(self, jobs: list[Job]) -> None:
+        if any(job.terms is not USUAL for job in jobs):
+            jobs = self._without_late(jobs)
+            if not jobs:
+                return
         if len(jobs) > 1 and self._together is not None:
             results = self._together.run(self._runner, jobs)
             by_lane: dict[ServerLane, list[Result]] = {}
@@ -256,9 +275,21 @@ class LaneServer:
             return
         (job,) = jobs
         if job.bound.signature is not None:  # it may have to be compiled first, which takes long
-            self._runner.submit(job.bound, dict).add_done_callback(partial(self._answer_later, job))
+            done = submit_one(self._runner, job)
+            done.add_done_callback(partial(self._answer_later, job))
             return
         self._answer(job.lane, [run_one(self._runner, job)])
+
+    def _without_late(self, jobs: list[Job]) -> list[Job]:
+        """Refuse those whose time is over, and return the others."""
+        late = [jobs[index] for index in urgency.late_ones([job.terms for job in jobs])]
+        for job in late:
+            error = urgency.too_late(self._ports.model, job.terms)
+            self._answer(job.lane, [Result(job, None, error)])
+            if job.bound.signature is not None:  # the others are done when `_run` returns
+                with self._turn:
+                    self._done(job)
+        return [job for job in jobs if job not in late]
 
     def _answer(self, lane: ServerLane, results: Sequence[Result]) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 from atriva_inference.binding import BoundInputs, max_input_bytes
 from atriva_inference.ports import Port
 from atriva_inference.tensor import Array
-from atriva_ray.lanes import memory
+from atriva_inference.terms import USUAL, Terms
+from atriva_ray.lanes import memory, urgency
 from atriva_ray.lanes.errors import FrameError, encode_error
 from atriva_ray.lanes.frames import INLINE, SPECIALISE, Frame, FrameReader, Kind, pack
 from atriva_ray.lanes.layout import (
@@ -109,6 +111,7 @@ class Job:
         bound: its inputs.
         results: memory for large outputs by name, where there is room in the slot.
         slot: the shared memory it came in.
+        terms: until when its answer is wanted, by this process's clock, and how urgent it is.
     """
 
     lane: ServerLane
@@ -118,6 +121,7 @@ class Job:
     results: dict[str, Array] | None = None
     slot: _Slot | None = None
     slot_number: int = INLINE
+    terms: Terms = USUAL
 
 
 @dataclass(slots=True, eq=False)
@@ -146,6 +150,7 @@ class ServerLane:
         self.is_paused = False
         self.unanswered = 0
         self.unanswered_bytes = 0
+        self.cancelled: list[int] = []
         self._ports = ports
         self._reader = FrameReader(self._check)
         self._layouts = LayoutTable()
@@ -167,7 +172,7 @@ class ServerLane:
     # -- requests ------------------------------------------------------------------------------
 
     def read(self) -> Iterator[Job]:
-        """Yield the requests that have arrived.
+        """Yield the requests that have arrived, and note in `cancelled` which are given up.
 
         Raises:
             FrameError: what arrived is malformed.
@@ -188,6 +193,8 @@ class ServerLane:
                     layout = Layout.decode(frame.body)
                     self._ports.check(layout)
                     self._layouts.add(frame.layout, layout)
+                elif frame.kind == Kind.CANCEL:
+                    self.cancelled.append(frame.request)
                 else:
                     self._attach(frame)
             if (count < len(space) or self.is_full) and not self.wire.has_buffered:
@@ -203,7 +210,7 @@ class ServerLane:
             return 0
         if header.kind == Kind.LAYOUT:
             return MAX_LAYOUT_BYTES
-        if header.kind == Kind.ATTACH:
+        if header.kind in (Kind.ATTACH, Kind.CANCEL):
             return 0
         raise FrameError(f"kind {header.kind}")
 
@@ -235,7 +242,10 @@ class ServerLane:
         if frame.flags & SPECIALISE:
             signature = tuple(sorted((name, array.shape) for name, array in inputs.items()))
         bound = BoundInputs(inputs, signature)
-        return Job(self, frame.request, layout, bound, results, slot, frame.slot)
+        terms = USUAL
+        if frame.second or frame.flags & urgency.PRIORITY_BITS:
+            terms = urgency.unpacked(frame.flags, frame.second, time.monotonic())
+        return Job(self, frame.request, layout, bound, results, slot, frame.slot, terms)
 
     def _views(
         self, slot: _Slot, layout: Layout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import math
 import os
 import select
 import socket
@@ -186,9 +187,14 @@ class Wire:
             views.append(view)
         return self._socket.sendmsg(views)
 
-    def wait(self) -> None:
-        """Block until something is there to read, or the connection ends, or a second is over."""
-        self._poll.poll(_LOOK_MS)
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Block until something is there to read, or the connection ends, or a second is over.
+
+        Args:
+            timeout_s: less than a second.
+        """
+        shorter = timeout_s is not None and timeout_s * 1e3 < _LOOK_MS
+        self._poll.poll(math.ceil((timeout_s or 0.0) * 1e3) if shorter else _LOOK_MS)
 
     def close(self) -> None:
         """Close the socket and every descriptor that nobody claimed; wakes who waits for it."""

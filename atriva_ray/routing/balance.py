@@ -157,6 +157,26 @@ class Balancer:
                 else before + _SMOOTHING * (service_time_s - before)
             )
 
+    def wait_s(self, ahead: int) -> float | None:
+        """Return when one more request would be answered at the earliest, from now.
+
+        Args:
+            ahead: requests that wait for a replica and go before it.
+
+        Returns:
+            None where nothing can be said: a replica has room, or is not known yet.
+        """
+        loads = self._loads.values()
+        rate_per_s = 0.0
+        under_way = 0
+        for load in loads:
+            if not load.service_time_s or load.has_room(self._lasting_s):
+                return None
+            rate_per_s += load.route.slot_count / load.service_time_s
+            # Those that run are taken to be nearly done: who waits cannot be answered sooner.
+            under_way += max(0, max(load.in_flight, load.queue_len) - load.route.slot_count)
+        return (under_way + ahead + self.parallelism) / rate_per_s if loads else None
+
     @property
     def lasts_s(self) -> float | None:
         """How long every replica that has requests stays busy; None if none has."""

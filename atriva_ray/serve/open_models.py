@@ -122,12 +122,12 @@ class OpenModel:
         self.running += 1
         try:
             with self.kept():
-                async with asyncio.timeout(timeout_s):
-                    outputs = await self.model.run_async(inputs)
+                left_s = None if timeout_s is None else max(0.0, timeout_s)
+                outputs = await self.model.run_async(inputs, timeout_s=left_s)
         except BaseException as error:
             self.tally.failed(time.perf_counter_ns() - began_ns)
-            if isinstance(error, TimeoutError) and timeout_s is not None:
-                raise DeadlineExceededError(self.offer.name, timeout_s) from None
+            if isinstance(error, DeadlineExceededError):  # clients know it by another name
+                raise DeadlineExceededError(self.offer.name, *error.args[1:]) from None
             raise
         finally:
             self.running -= 1

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from atriva_inference import admission
 from atriva_inference.answer import AnswerFuture
 from atriva_inference.backend import CompiledModel, Slot
 from atriva_inference.binding import BoundInputs, ShapeSignature
-from atriva_inference.errors import ClosedError, InferenceFailedError
+from atriva_inference.errors import ClosedError, DeadlineExceededError, InferenceFailedError
+from atriva_inference.expiry import Expiry, Ticket
 from atriva_inference.ports import Port
 from atriva_inference.profiling import Profile
 from atriva_inference.shape_cache import ShapeCache, ShapeCacheInfo
 from atriva_inference.tensor import Array
+from atriva_inference.terms import USUAL, Terms
+from atriva_inference.waiting_queue import WaitingQueue
 
 __all__ = ["Executor", "LocalExecutor", "Outputs"]
 
@@ -27,6 +32,9 @@ Outputs = dict[str, Array]
 """Result arrays by output name."""
 
 Value = TypeVar("Value")
+
+_WAITED = "while it waited for its turn"
+_RAN = "while it ran"
 
 
 class Executor(Protocol):
@@ -57,16 +65,28 @@ class Executor(Protocol):
         """How many requests run at once; more than these wait."""
         ...
 
-    def run(self, bound: BoundInputs) -> Outputs:
-        """Run one request and block until its answer is there."""
+    def run(self, bound: BoundInputs, *, terms: Terms = USUAL) -> Outputs:
+        """Run one request and block until its answer is there, or its deadline has passed.
+
+        Raises:
+            DeadlineExceededError: it has, or it certainly would.
+            OverloadedError: too many wait.
+        """
         ...
 
-    def submit(self, bound: BoundInputs, wrap: Callable[[Outputs], Value]) -> AnswerFuture[Value]:
+    def submit(
+        self, bound: BoundInputs, wrap: Callable[[Outputs], Value], *, terms: Terms = USUAL
+    ) -> AnswerFuture[Value]:
         """Queue one request; the arrays must not change until the future is done.
 
         Args:
             bound: fitted inputs.
             wrap: makes the future's result of the outputs; it is quick.
+            terms: until when the answer is wanted, and how urgent it is.
+
+        Raises:
+            DeadlineExceededError: it certainly cannot be answered in time.
+            OverloadedError: too many wait.
         """
         ...
 
@@ -83,24 +103,46 @@ class Executor(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
+class _Submitted:
+    bound: BoundInputs
+    wrap: Callable[[Outputs], Any]
+    answer: AnswerFuture[Any]
+    terms: Terms
+    ticket: Ticket[_Submitted] | None = None
+
+
+class _TooLateError(Exception):
+    """A request's deadline passed before it had a slot."""
+
+
 class _SlotPool:
-    """Lends out a compiled model's slots, opening them as they are needed, first come first."""
+    """Lends out a compiled model's slots, opening them as they are needed, in turn."""
 
     def __init__(self, compiled: CompiledModel) -> None:
         self.compiled = compiled
         self._idle: list[Slot] = []
         self._openable = compiled.slot_count
-        self._waiting: deque[Future[Slot | None]] = deque()
+        self._waiting: WaitingQueue[Future[Slot | None]] = WaitingQueue()
         self._lock = threading.Lock()
+        self.service_time_s: float | None = None
 
-    def run(self, bound: BoundInputs, memory: dict[str, Array] | None) -> Outputs:
-        slot = self._acquire()
+    def run(
+        self, bound: BoundInputs, memory: dict[str, Array] | None, terms: Terms = USUAL
+    ) -> Outputs:
+        slot = self._acquire(terms)
         try:
-            return slot.infer(bound.arrays, memory)
+            began_s = time.monotonic()
+            if terms.deadline_s is not None and began_s >= terms.deadline_s:
+                raise _TooLateError
+            outputs = slot.infer(bound.arrays, memory)
+            newest_s = time.monotonic() - began_s
+            self.service_time_s = admission.smoothed(self.service_time_s, newest_s)
         finally:
             self._pass_on(slot)
+        return outputs
 
-    def _acquire(self) -> Slot:
+    def _acquire(self, terms: Terms) -> Slot:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
@@ -109,8 +151,8 @@ class _SlotPool:
                 self._openable -= 1
                 turn.set_result(None)
             else:
-                self._waiting.append(turn)
-        slot = self._await(turn)
+                self._waiting.put(turn, terms)
+        slot = self._await(turn, terms)
         if slot is not None:
             return slot
         try:
@@ -119,23 +161,21 @@ class _SlotPool:
             self._pass_on(None)
             raise
 
-    def _await(self, turn: Future[Slot | None]) -> Slot | None:
+    def _await(self, turn: Future[Slot | None], terms: Terms) -> Slot | None:
         try:
             return turn.result()
         except BaseException:  # interrupted; what was meant for this thread must not get lost
             with self._lock:
-                is_waiting = turn in self._waiting
-                if is_waiting:
-                    self._waiting.remove(turn)
+                is_waiting = self._waiting.remove(turn, terms)
             if not is_waiting:
                 self._pass_on(turn.result())
             raise
 
     def _pass_on(self, slot: Slot | None) -> None:
-        """Give a slot, or the right to open one, to the request that has waited longest."""
+        """Give a slot, or the right to open one, to the request whose turn it is."""
         with self._lock:
             if self._waiting:
-                self._waiting.popleft().set_result(slot)
+                self._waiting.take().set_result(slot)
             elif slot is None:
                 self._openable += 1
             else:
@@ -155,7 +195,16 @@ class LocalExecutor:
         parallelism: how many requests run at once.
     """
 
-    def __init__(self, model_name: str, compiled: CompiledModel) -> None:
+    def __init__(
+        self, model_name: str, compiled: CompiledModel, max_waiting: int | None = None
+    ) -> None:
+        """Take over a compiled model.
+
+        Args:
+            model_name: what errors call it.
+            compiled: the model.
+            max_waiting: requests that may wait for a slot; None: any number.
+        """
         self.inputs = compiled.inputs
         self.outputs = compiled.outputs
         self.device = compiled.device
@@ -171,44 +220,125 @@ class LocalExecutor:
         )
         self._changed = threading.Condition()
         self._running = 0
+        self._max_waiting = max_waiting
+        self._waiting: WaitingQueue[_Submitted] = WaitingQueue()
+        self._expiry: Expiry[_Submitted] = Expiry(self._expire, f"atriva-{model_name}-deadlines")
 
-    def run(self, bound: BoundInputs, memory: dict[str, Array] | None = None) -> Outputs:
+    def run(
+        self, bound: BoundInputs, memory: dict[str, Array] | None = None, *, terms: Terms = USUAL
+    ) -> Outputs:
         """Run one request on the calling thread; blocks while every slot is taken.
+
+        One with a deadline runs on a thread of the executor, so that the caller can leave it.
 
         Args:
             bound: fitted inputs.
             memory: arrays that the outputs may be written to; see `Slot.infer`.
+            terms: until when the answer is wanted, and how urgent it is.
+
+        Raises:
+            DeadlineExceededError: it was not answered in time, or certainly would not be.
+            OverloadedError: too many wait.
         """
-        with self._using() as base:
+        if terms.deadline_s is not None:
+            return self.submit(bound, _as_they_are, terms=terms).result()
+        with self._using(is_request=True) as base:
             pool = base if bound.signature is None else self._shapes.get(bound.signature)
-            return pool.run(bound, memory)
+            return pool.run(bound, memory, terms)
 
-    def submit(self, bound: BoundInputs, wrap: Callable[[Outputs], Value]) -> AnswerFuture[Value]:
-        """Queue one request."""
-        answer: AnswerFuture[Value] = AnswerFuture()
+    def submit(
+        self, bound: BoundInputs, wrap: Callable[[Outputs], Value], *, terms: Terms = USUAL
+    ) -> AnswerFuture[Value]:
+        """Queue one request.
 
-        def refuse(done: Future[None]) -> None:
-            if done.cancelled() and answer.set_running_or_notify_cancel():
-                answer.set_exception(self._closed_error())
-
+        Raises:
+            DeadlineExceededError: it certainly would not be answered in time.
+            OverloadedError: too many wait.
+        """
+        has_deadline = terms.deadline_s is not None
+        answer: AnswerFuture[Value] = AnswerFuture(self._expiry.post if has_deadline else None)
+        request = _Submitted(bound, wrap, answer, terms)
+        answer.on_cancel = partial(self._forget, request)
         with self._changed:
             if self._pool is None:
                 raise self._closed_error()
-            queued = self._threads.submit(self._fulfil, answer, bound, wrap)
-        queued.add_done_callback(refuse)  # closing cancels what waits
+            self._check_room(self._pool)
+            if terms.deadline_s is not None:
+                self._check_deadline(self._pool, terms)
+                request.ticket = self._expiry.add(terms.deadline_s, request)
+            self._threads.submit(self._fulfil_next)
+            self._waiting.put(request, terms)
         return answer
 
-    def _fulfil(
-        self, answer: Future[Value], bound: BoundInputs, wrap: Callable[[Outputs], Value]
-    ) -> None:
-        if not answer.set_running_or_notify_cancel():
+    def _check_room(self, pool: _SlotPool) -> None:
+        """Refuse a request for which too many wait; call it under the lock."""
+        if self._max_waiting is None:
             return
+        under_way = len(self._waiting) + self._running
+        waiting = under_way - self.parallelism
+        if waiting >= self._max_waiting:
+            drained_s = admission.expected_s(pool.service_time_s, self.parallelism, under_way)
+            raise admission.overloaded(max(0, waiting), self._max_waiting, drained_s)
+
+    def _check_deadline(self, pool: _SlotPool, terms: Terms) -> None:
+        """Refuse a request that cannot be answered in time; call it under the lock."""
+        ahead = self._running + self._waiting.ahead_of(terms)
+        expected = admission.expected_s(pool.service_time_s, self.parallelism, ahead)
+        admission.check_deadline(self._model_name, terms, expected, time.monotonic())
+
+    def _fulfil_next(self) -> None:
+        """Run whichever request is the most urgent now."""
+        with self._changed:
+            if not self._waiting:  # the one that this was for was given up, or all were refused
+                return
+            request = self._waiting.take()
+            pool = self._pool
+            self._running += 1
+        answer = request.answer
         try:
-            value = wrap(self.run(bound))
+            value = request.wrap(self._run_taken(request, pool))
         except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
-            answer.set_exception(error)
+            self._settle(request, partial(answer.set_exception, error))
         else:
-            answer.set_result(value)
+            self._settle(request, partial(answer.set_result, value))
+
+    def _run_taken(self, request: _Submitted, pool: _SlotPool | None) -> Outputs:
+        bound = request.bound
+        try:
+            if pool is None:
+                raise self._closed_error()
+            if bound.signature is not None:
+                pool = self._shapes.get(bound.signature)
+            return pool.run(bound, None, request.terms)
+        except InferenceFailedError as error:
+            raise self._named(error) from error.__cause__
+        except _TooLateError:
+            raise self._too_late(request, _WAITED) from None
+        finally:
+            self._finished()
+
+    def _settle(self, request: _Submitted, settle: Callable[[], None]) -> None:
+        if request.ticket is not None:
+            request.ticket.forget()
+        request.answer.on_cancel = None
+        with suppress(InvalidStateError):  # it was given up meanwhile
+            settle()
+
+    def _forget(self, request: _Submitted) -> bool:
+        """Take a request that was given up out of the queue; returns whether it waited there."""
+        with self._changed:
+            was_waiting = self._waiting.remove(request, request.terms)
+        if request.ticket is not None:
+            request.ticket.forget()
+        return was_waiting
+
+    def _expire(self, requests: list[_Submitted]) -> None:
+        for request in requests:
+            error = self._too_late(request, _WAITED if self._forget(request) else _RAN)
+            self._settle(request, partial(request.answer.set_exception, error))
+
+    def _too_late(self, request: _Submitted, stage: str) -> DeadlineExceededError:
+        return DeadlineExceededError(self._model_name, request.terms.timeout_s or 0.0, None, stage)
 
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
         """Profile on the given inputs, or on ones where every dynamic dimension is 1."""
@@ -221,35 +351,46 @@ class LocalExecutor:
         return self._shapes.info()
 
     def close(self) -> None:
-        """Cancel what waits, finish what runs, drop the compiled models."""
+        """Refuse what waits, finish what runs, drop the compiled models."""
         with self._changed:
             if self._pool is None:
                 return
             self._pool = None
+            waiting = self._waiting.clear()
+        for request in waiting:
+            self._settle(request, partial(request.answer.set_exception, self._closed_error()))
         # A callback that closes the model is on one of the threads, which cannot await itself.
         with suppress(RuntimeError):
             self._threads.shutdown(wait=True, cancel_futures=True)
         with self._changed:
             self._changed.wait_for(lambda: self._running == 0)
+        self._expiry.close()
         self._shapes = ShapeCache(self._refuse)
 
     @contextmanager
-    def _using(self) -> Iterator[_SlotPool]:
+    def _using(self, *, is_request: bool = False) -> Iterator[_SlotPool]:
         with self._changed:
             pool = self._pool
             if pool is None:
                 raise self._closed_error()
+            if is_request:
+                self._check_room(pool)
             self._running += 1
         try:
             yield pool
-        except InferenceFailedError as error:  # the backend knows the file's name only
-            raise InferenceFailedError(
-                self._model_name, error.device, error.reason
-            ) from error.__cause__
+        except InferenceFailedError as error:
+            raise self._named(error) from error.__cause__
         finally:
-            with self._changed:
-                self._running -= 1
-                self._changed.notify_all()
+            self._finished()
+
+    def _finished(self) -> None:
+        with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
+
+    def _named(self, error: InferenceFailedError) -> InferenceFailedError:
+        """Return the error with the model's name; the backend knows the file's only."""
+        return InferenceFailedError(self._model_name, error.device, error.reason)
 
     def _refuse(self, _signature: ShapeSignature) -> _SlotPool:
         raise self._closed_error()
@@ -262,3 +403,7 @@ class LocalExecutor:
 
     def _closed_error(self) -> ClosedError:
         return ClosedError(f"model {self._model_name!r}")
+
+
+def _as_they_are(outputs: Outputs) -> Outputs:
+    return outputs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +12,7 @@ from atriva_inference.errors import ClosedError, InferenceFailedError
 from atriva_inference.executor import LocalExecutor
 from atriva_inference.model import Model
 from atriva_inference.tensor import Tensor
+from atriva_inference.waiting_queue import WaitingQueue
 
 from .fakes import FakeCompiledModel
 
@@ -129,15 +129,15 @@ def test_threads_get_their_turn_in_the_order_they_came(make_model, gate):
     assert gate.entered == [0, 1, 2, 3, 4]
 
 
-class Line(deque):
+class Line(WaitingQueue):
     """A queue that tells when somebody has joined it."""
 
     def __init__(self):
         super().__init__()
         self.joined = threading.Semaphore(0)
 
-    def append(self, item):
-        super().append(item)
+    def put(self, item, terms):
+        super().put(item, terms)
         self.joined.release()
 
 

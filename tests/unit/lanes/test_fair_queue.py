@@ -78,7 +78,7 @@ def test_it_does_as_a_line_of_owners_would(steps):
         elif step == "drop":
             assert queue.drop(*arguments) == model.drop(*arguments)
         elif not model.line:
-            with pytest.raises(KeyError):
+            with pytest.raises(IndexError):
                 queue.take()
         elif step == "take":
             assert queue.take() == model.take()
