@@ -97,7 +97,7 @@ class Waiting(Generic[Line]):
         self._limit = limit
         self._wait_s = wait_s
         self._queue: WaitingQueue[Request[Line]] = WaitingQueue()
-        self._expiry: Expiry[Request[Line]] = Expiry(on_expired, "atriva-deadlines")
+        self._expiry: Expiry[Request[Line]] = Expiry(on_expired, f"atriva-{model_name}-deadlines")
         self.take = self._queue.take
 
     def __len__(self) -> int:

@@ -197,7 +197,9 @@ class ServerLane:
                     self.cancelled.append(frame.request)
                 else:
                     self._attach(frame)
-            if (count < len(space) or self.is_full) and not self.wire.has_buffered:
+            # Encrypted, each read gives one small piece, and the urgent may come behind others.
+            is_all = count < len(space) and not self.wire.is_encrypted
+            if (is_all or self.is_full) and not self.wire.has_buffered:
                 return
 
     def _check(self, header: Frame) -> int:

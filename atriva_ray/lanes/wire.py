@@ -71,6 +71,11 @@ class Wire:
         return self._is_unix
 
     @property
+    def is_encrypted(self) -> bool:
+        """Whether what is read comes in pieces, of which the next may be there already."""
+        return self._encrypted is not None
+
+    @property
     def unsent_count(self) -> int:
         """Buffers that wait until the other end reads."""
         return len(self._out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -166,16 +167,19 @@ class Balancer:
         Returns:
             None where nothing can be said: a replica has room, or is not known yet.
         """
-        loads = self._loads.values()
         rate_per_s = 0.0
+        shortest_s = math.inf
         under_way = 0
-        for load in loads:
+        for load in self._loads.values():
             if not load.service_time_s or load.has_room(self._lasting_s):
                 return None
+            shortest_s = min(shortest_s, load.service_time_s)
             rate_per_s += load.route.slot_count / load.service_time_s
             # Those that run are taken to be nearly done: who waits cannot be answered sooner.
             under_way += max(0, max(load.in_flight, load.queue_len) - load.route.slot_count)
-        return (under_way + ahead + self.parallelism) / rate_per_s if loads else None
+        if not rate_per_s:
+            return None
+        return max(shortest_s, (under_way + ahead + 1) / rate_per_s)
 
     @property
     def lasts_s(self) -> float | None:

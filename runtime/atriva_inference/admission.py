@@ -46,7 +46,7 @@ def expected_s(service_time_s: float | None, slot_count: int, ahead: int) -> flo
     if service_time_s is None or ahead < slot_count:
         return None
     # Those that run are taken to be nearly done: who is refused could not have been answered.
-    return service_time_s * ((ahead - slot_count) / slot_count + 1)
+    return service_time_s * ((ahead - slot_count) // slot_count + 1)
 
 
 def check_deadline(model: str, terms: Terms, expected: float | None, now_s: float) -> None:

@@ -226,16 +226,34 @@ def sound_stream(random, handed):
         frames.append(Frame(pack(Kind.ATTACH, slot=slot, request=SLOT_BYTES), (handed.good,)))
     for request in range(random.randint(3, 9)):
         flags = 1 if random.random() < 0.05 else 0
+        flags |= random.choice([0, 0, 0b01, 0b10]) << 4  # the priority
+        left_us = random.choice([0, 0, 1, 50, 10**7])
         number = random.randrange(3)
+        if random.random() < 0.2:
+            frames.append(Frame(pack(Kind.CANCEL, request=random.randrange(request + 2))))
         if number == 2:
             slot = random.randrange(2)
             frames.append(
-                Frame(pack(Kind.REQUEST, flags=flags, slot=slot, layout=2, request=request))
+                Frame(
+                    pack(
+                        Kind.REQUEST,
+                        flags=flags,
+                        slot=slot,
+                        layout=2,
+                        request=request,
+                        second=left_us,
+                    )
+                )
             )
         else:
             body = random.randbytes(4 * shapes[number][0] * shapes[number][1])
             header = pack(
-                Kind.REQUEST, flags=flags, layout=number, request=request, body_size=len(body)
+                Kind.REQUEST,
+                flags=flags,
+                layout=number,
+                request=request,
+                body_size=len(body),
+                second=left_us,
             )
             frames.append(Frame(header + body))
     return frames
