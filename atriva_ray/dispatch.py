@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -309,12 +310,14 @@ class Dispatcher:
         """
         sends: dict[str, list[_Request]] = {}
         waiting = self._waiting
-        while waiting and (replica_id := self._balancer.choose()) is not None:
+        now_s = time.monotonic()
+        while waiting and (replica_id := self._balancer.choose(now_s)) is not None:
             request = waiting.take()
             if not request.is_wanted():
                 continue
-            self._balancer.started(replica_id)
+            self._balancer.started(replica_id, now_s)
             self._sent.add(request)
+            request.sent_s = now_s
             request.attempts += 1
             request.line = self._lines[replica_id]
             requests = sends.pop(replica_id, [])
@@ -335,9 +338,17 @@ class Dispatcher:
                 for reply in replies
                 if reply.request.line is line and reply.request in self._sent
             ]
+            now_s = time.monotonic()
             for reply in replies:
                 time_s = None if reply.error is not None else reply.service_time_s
-                self._balancer.finished(line.route.replica_id, time_s, reply.queue_len)
+                self._balancer.finished(
+                    line.route.replica_id,
+                    now_s,
+                    time_s,
+                    reply.queue_len,
+                    reply.others,
+                    now_s - reply.request.sent_s,
+                )
                 self._service_time_s += time_s or 0.0
             line.use.answered += len(replies)
             sends = self._next_sends()

@@ -196,7 +196,7 @@ class Router:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             balancer = self._balancers.setdefault(key, Balancer())
             replica_id = await self._room(key, balancer)
-            balancer.started(replica_id)
+            balancer.started(replica_id, time.monotonic())
             try:
                 outputs: dict[str, Tensor] = await self._actors[replica_id].infer_relayed.remote(
                     inputs
@@ -211,7 +211,7 @@ class Router:
             else:
                 return outputs
             finally:
-                balancer.finished(replica_id)
+                balancer.finished(replica_id, time.monotonic())
                 await self._announce()
         raise ModelNotLoadedError(model_name, sorted(self._core.requests()))
 
@@ -392,7 +392,7 @@ class Router:
                 if routes is None:
                     raise ModelNotLoadedError(key, sorted(self._core.requests()))
                 balancer.set_routes(route for route in routes if route.replica_id in self._actors)
-                replica_id = balancer.choose()
+                replica_id = balancer.choose(time.monotonic())
                 if replica_id is not None:
                     return replica_id
                 await self._changed.wait()

@@ -34,6 +34,7 @@ class Request(Generic[Line]):
         answer: what the caller has.
         terms: until when the answer is wanted, and how urgent it is.
         attempts: how often it was sent.
+        sent_s: when that was last.
         line: where it was sent last.
         ticket: its place among the deadlines.
     """
@@ -43,6 +44,7 @@ class Request(Generic[Line]):
     answer: AnswerFuture[Any]
     terms: Terms = USUAL
     attempts: int = 0
+    sent_s: float = 0.0
     line: Line | None = None
     ticket: Ticket[Request[Line]] | None = None
 

@@ -28,6 +28,7 @@ from atriva_ray.lanes.runner import Runner, run_one, submit_one
 from atriva_ray.lanes.server_lane import Job, Ports, Result, ServerLane
 from atriva_ray.lanes.together import Together
 from atriva_ray.lanes.wire import Wire
+from atriva_ray.routing.activity import Activity
 
 __all__ = ["LaneServer"]
 
@@ -54,6 +55,7 @@ class LaneServer:
         self._ports = ports
         self._together = together
         self._attention = Attention()
+        self._activity: Activity[ServerLane] = Activity()
         self._turn = threading.Condition()
         self._queue: FairQueue[ServerLane, Job] = FairQueue()
         self._lanes: dict[int, ServerLane] = {}
@@ -217,6 +219,7 @@ class LaneServer:
             with self._turn:
                 lane.accept(job)
                 self._queue.put(lane, job, job.terms)
+                self._activity.seen(lane, time.monotonic())
                 if self._idle_count and len(self._queue) > 1:  # the first is for this thread
                     self._turn.notify()
         if lane.cancelled:
@@ -253,6 +256,7 @@ class LaneServer:
                 return
             del self._lanes[descriptor]
             self._queue.drop(lane)
+            self._activity.forget(lane)
             with suppress(OSError):
                 self._epoll.unregister(descriptor)
         lane.close()
@@ -292,8 +296,13 @@ class LaneServer:
         return [job for job in jobs if job not in late]
 
     def _answer(self, lane: ServerLane, results: Sequence[Result]) -> None:
+        now_s = time.monotonic()
+        with self._turn:
+            if not lane.is_closed:
+                self._activity.seen(lane, now_s)
+            others = self._activity.others(lane, now_s)
         try:
-            if not lane.answer(results, max(0, self.queue_len - len(results))):
+            if not lane.answer(results, max(0, self.queue_len - len(results)), others):
                 self._watch(lane)
             self._attention.answered(time.monotonic())
         except OSError as error:
