@@ -49,14 +49,20 @@ class FairQueue(Generic[Owner, Item]):
     def put(self, owner: Owner, item: Item, terms: Terms = USUAL) -> None:
         """Add an item behind the others of its owner that are on the same terms."""
         rank = _USUAL_RANK if terms is USUAL else terms.rank
-        if not self._plain[rank] and not self._timed[rank]:
-            self._turns.join(rank)
+        self._count += 1
         if terms.deadline_s is None:
-            self._plain[rank].setdefault(owner, deque()).append(item)
+            owners = self._plain[rank]
+            if not owners:
+                self._turns.join(rank)
+            items = owners.get(owner)
+            if items is None:
+                items = owners[owner] = deque()
+            items.append(item)
         else:
+            if not self._timed[rank]:
+                self._turns.join(rank)
             self._number += 1
             insort(self._timed[rank], (-terms.deadline_s, -self._number, owner, item))
-        self._count += 1
 
     def take(self) -> Item:
         """Remove and return the next item; its owner's turn comes again after all its equals.
@@ -64,7 +70,8 @@ class FairQueue(Generic[Owner, Item]):
         Raises:
             IndexError: nothing waits.
         """
-        rank = self._turns.choose()
+        waiting = self._turns.waiting
+        rank = waiting[0] if len(waiting) == 1 else self._turns.choose()
         if self._timed[rank]:
             return self._take_timed(rank)
         return self._take_plain(rank, next(iter(self._plain[rank])))
@@ -128,11 +135,13 @@ class FairQueue(Generic[Owner, Item]):
         owners = self._plain[rank]
         items = owners[owner]
         item = items.popleft()
+        self._count -= 1
         if items:
             owners.move_to_end(owner)
-        else:
-            del owners[owner]
-        self._left(rank)
+            return item
+        del owners[owner]
+        if not owners:
+            self._turns.leave(rank)
         return item
 
     def _left(self, rank: int) -> None:

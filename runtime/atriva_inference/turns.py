@@ -27,7 +27,10 @@ class Turns:
 
     def join(self, rank: int) -> None:
         """Count in a rank that had nothing waiting before."""
-        insort(self.waiting, rank)
+        if self.waiting:
+            insort(self.waiting, rank)
+        else:
+            self.waiting.append(rank)
         self._passed[rank] = 0
 
     def leave(self, rank: int) -> None:

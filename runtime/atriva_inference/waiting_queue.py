@@ -30,6 +30,7 @@ class WaitingQueue(Generic[Item]):
         self._plain: tuple[OrderedDict[Item, None], ...] = tuple(
             OrderedDict() for _ in range(RANKS)
         )
+        self._usual = self._plain[_USUAL_RANK]
         # Those with one: (-deadline, -number, item), so that the next one is the last.
         self._timed: tuple[list[tuple[float, int, Item]], ...] = tuple([] for _ in range(RANKS))
         self._numbers: dict[Item, int] = {}
@@ -41,6 +42,13 @@ class WaitingQueue(Generic[Item]):
 
     def put(self, item: Item, terms: Terms = USUAL) -> None:
         """Add an item, behind those on the same terms."""
+        if terms is USUAL:  # nearly always, and tens of thousands of times a second
+            usual = self._usual
+            if not usual:
+                self._turns.join(_USUAL_RANK)
+            usual[item] = None
+            self._count += 1
+            return
         self._number += 1
         self._add(item, terms, self._number)
 
@@ -50,7 +58,7 @@ class WaitingQueue(Generic[Item]):
         self._add(item, terms, -self._number)
 
     def _add(self, item: Item, terms: Terms, number: int) -> None:
-        rank = _USUAL_RANK if terms is USUAL else terms.rank
+        rank = terms.rank
         if terms.deadline_s is None:
             plain = self._plain[rank]
             if not plain:
@@ -72,7 +80,8 @@ class WaitingQueue(Generic[Item]):
         Raises:
             IndexError: nothing waits.
         """
-        rank = self._turns.choose()
+        waiting = self._turns.waiting
+        rank = waiting[0] if len(waiting) == 1 else self._turns.choose()
         plain = self._plain[rank]
         if plain:
             item, _ = plain.popitem(last=False)
