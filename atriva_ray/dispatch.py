@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,11 +27,12 @@ from atriva_inference.shape_cache import ShapeCacheInfo
 from atriva_inference.terms import USUAL, Terms
 from atriva_ray.errors import ClusterError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.lanes.client_lane import Reply
+from atriva_ray.line import Line, ReplicaUse
 from atriva_ray.ray_errors import translated
 from atriva_ray.replica import ReplicaInfo
 from atriva_ray.router import MAX_ATTEMPTS, ModelRoutes
 from atriva_ray.routing.balance import Balancer, Route
-from atriva_ray.transport import Carrier, Connector, Post
+from atriva_ray.transport import Connector, Post
 from atriva_ray.waiting import Request, Waiting, copied, refuse
 
 __all__ = ["Dispatcher", "ReplicaUse"]
@@ -43,40 +44,10 @@ Value = TypeVar("Value")
 _WAITED = "while it waited for a replica"
 _SENT = "after it was sent to a replica"
 
+_Request = Request[Line]
+
 _PATIENCE_S = 1.0
 """How often a close that waits looks whether Ray is still there."""
-
-
-@dataclass(slots=True)
-class ReplicaUse:
-    """What this client did with one replica.
-
-    Attributes:
-        route: its id, ``node/device``, slots and rank.
-        info: what it says of itself: threads, process, node.
-        carrier: how requests get there: ``unix lane``, ``tcp lane`` or ``actor calls``.
-        answered: requests of this client that it has answered.
-    """
-
-    route: Route
-    info: ReplicaInfo
-    carrier: str
-    answered: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Line:
-    """A replica and one way there; a new connection to the same replica is another line."""
-
-    route: Route
-    info: ReplicaInfo
-    actor: Any
-    use: ReplicaUse = field(init=False)
-    carrier: Carrier[_Request] = field(init=False)
-    is_lost: bool = False
-
-
-_Request = Request[_Line]
 
 
 class Dispatcher:
@@ -111,11 +82,11 @@ class Dispatcher:
         self._changed = threading.Condition()
         self._connecting = threading.Lock()
         self._balancer = Balancer(slack_s)
-        self._waiting: Waiting[_Line] = Waiting(
+        self._waiting: Waiting[Line] = Waiting(
             model_name, max_waiting, self._balancer.wait_s, self._expire
         )
         self._service_time_s = 0.0
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, Line] = {}
         self._refusal: ClosedError | ModelNotLoadedError | None = None
         self._sent: set[_Request] = set()
         first_route, self._described, _ = routes.replicas[0]
@@ -209,7 +180,7 @@ class Dispatcher:
         self._send(self._queue(request))
         return answer
 
-    def _queue(self, request: _Request) -> list[tuple[_Line, list[_Request]]]:
+    def _queue(self, request: _Request) -> list[tuple[Line, list[_Request]]]:
         with self._changed:
             self._check_open()
             self._waiting.put(request)
@@ -257,7 +228,7 @@ class Dispatcher:
         first, *others = [self._result(each) for each in asked]
         return sum(others, start=first)
 
-    def _usable(self) -> list[_Line]:
+    def _usable(self) -> list[Line]:
         if not self._lines:
             raise ReplicaLostError(self._model_name, 1, "no replica is ready now")
         return list(self._lines.values())
@@ -303,7 +274,7 @@ class Dispatcher:
             waiting = self._waiting.clear()
         refuse(waiting, gone)
 
-    def _next_sends(self) -> list[tuple[_Line, list[_Request]]]:
+    def _next_sends(self) -> list[tuple[Line, list[_Request]]]:
         """Bind waiting requests to replicas that have room; call it under the lock.
 
         The replica that got the last request comes last.
@@ -325,11 +296,11 @@ class Dispatcher:
             sends[replica_id] = requests
         return [(self._lines[replica_id], requests) for replica_id, requests in sends.items()]
 
-    def _send(self, sends: Iterable[tuple[_Line, list[_Request]]]) -> None:
+    def _send(self, sends: Iterable[tuple[Line, list[_Request]]]) -> None:
         for line, requests in sends:
             line.carrier.send(requests)
 
-    def _take_replies(self, line: _Line, replies: list[Reply[_Request]]) -> None:
+    def _take_replies(self, line: Line, replies: list[Reply[_Request]]) -> None:
         """Settle requests, and send the next ones before, so that the replica has no pause."""
         with self._changed:
             # One that was sent again elsewhere, or given up, has another line or is no more sent.
@@ -366,7 +337,7 @@ class Dispatcher:
             with self._changed:
                 self._changed.notify_all()
 
-    def _take_lost(self, line: _Line, requests: list[_Request], reason: str) -> None:
+    def _take_lost(self, line: Line, requests: list[_Request], reason: str) -> None:
         """Send the requests of a carrier that broke elsewhere, and see what became of its end."""
         failed = []
         replica_id = line.route.replica_id
@@ -401,7 +372,7 @@ class Dispatcher:
             return ClusterError(self._model_name, "Ray was shut down before it answered")
         return ReplicaLostError(self._model_name, attempts, reason)
 
-    def _look_after(self, line: _Line) -> None:
+    def _look_after(self, line: Line) -> None:
         """Tell the router, and go on with a replica of which only the connection was lost."""
         with self._connecting:  # it may have broken before it was all there
             line.carrier.close()
@@ -453,7 +424,7 @@ class Dispatcher:
                 replica_id = route.replica_id
                 if replica_id in self._lines or self._refusal is not None:
                     continue
-                line = _Line(route, info, actor)
+                line = Line(route, info, actor)
                 try:
                     line.carrier = self._connector.connect(
                         self._model_name,

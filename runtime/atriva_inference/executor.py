@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import InvalidStateError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,13 +15,14 @@ import numpy as np
 
 from atriva_inference import admission
 from atriva_inference.answer import AnswerFuture
-from atriva_inference.backend import CompiledModel, Slot
+from atriva_inference.backend import CompiledModel
 from atriva_inference.binding import BoundInputs, ShapeSignature
 from atriva_inference.errors import ClosedError, DeadlineExceededError, InferenceFailedError
 from atriva_inference.expiry import Expiry, Ticket
 from atriva_inference.ports import Port
 from atriva_inference.profiling import Profile
 from atriva_inference.shape_cache import ShapeCache, ShapeCacheInfo
+from atriva_inference.slot_pool import SlotPool, TooLateError
 from atriva_inference.tensor import Array
 from atriva_inference.terms import USUAL, Terms
 from atriva_inference.waiting_queue import WaitingQueue
@@ -112,76 +113,6 @@ class _Submitted:
     ticket: Ticket[_Submitted] | None = None
 
 
-class _TooLateError(Exception):
-    """A request's deadline passed before it had a slot."""
-
-
-class _SlotPool:
-    """Lends out a compiled model's slots, opening them as they are needed, in turn."""
-
-    def __init__(self, compiled: CompiledModel) -> None:
-        self.compiled = compiled
-        self._idle: list[Slot] = []
-        self._openable = compiled.slot_count
-        self._waiting: WaitingQueue[Future[Slot | None]] = WaitingQueue()
-        self._lock = threading.Lock()
-        self.service_time_s: float | None = None
-
-    def run(
-        self, bound: BoundInputs, memory: dict[str, Array] | None, terms: Terms = USUAL
-    ) -> Outputs:
-        slot = self._acquire(terms)
-        try:
-            began_s = time.monotonic()
-            if terms.deadline_s is not None and began_s >= terms.deadline_s:
-                raise _TooLateError
-            outputs = slot.infer(bound.arrays, memory)
-            newest_s = time.monotonic() - began_s
-            self.service_time_s = admission.smoothed(self.service_time_s, newest_s)
-        finally:
-            self._pass_on(slot)
-        return outputs
-
-    def _acquire(self, terms: Terms) -> Slot:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-            turn: Future[Slot | None] = Future()
-            if self._openable > 0:
-                self._openable -= 1
-                turn.set_result(None)
-            else:
-                self._waiting.put(turn, terms)
-        slot = self._await(turn, terms)
-        if slot is not None:
-            return slot
-        try:
-            return self.compiled.open_slot()
-        except BaseException:
-            self._pass_on(None)
-            raise
-
-    def _await(self, turn: Future[Slot | None], terms: Terms) -> Slot | None:
-        try:
-            return turn.result()
-        except BaseException:  # interrupted; what was meant for this thread must not get lost
-            with self._lock:
-                is_waiting = self._waiting.remove(turn, terms)
-            if not is_waiting:
-                self._pass_on(turn.result())
-            raise
-
-    def _pass_on(self, slot: Slot | None) -> None:
-        """Give a slot, or the right to open one, to the request whose turn it is."""
-        with self._lock:
-            if self._waiting:
-                self._waiting.take().set_result(slot)
-            elif slot is None:
-                self._openable += 1
-            else:
-                self._idle.append(slot)
-
-
 class LocalExecutor:
     """Runs requests on one compiled model in this process.
 
@@ -211,15 +142,16 @@ class LocalExecutor:
         self.execution_devices = compiled.execution_devices
         self.parallelism = compiled.slot_count
         self._model_name = model_name
-        self._pool: _SlotPool | None = _SlotPool(compiled)
-        self._shapes: ShapeCache[_SlotPool] = ShapeCache(
-            lambda signature: _SlotPool(compiled.specialise(signature))
+        self._pool: SlotPool | None = SlotPool(compiled)
+        self._shapes: ShapeCache[SlotPool] = ShapeCache(
+            lambda signature: SlotPool(compiled.specialise(signature))
         )
         self._threads = ThreadPoolExecutor(
             max_workers=compiled.slot_count, thread_name_prefix=f"atriva-{model_name}"
         )
         self._changed = threading.Condition()
         self._running = 0
+        self._here = threading.local()
         self._max_waiting = max_waiting
         self._waiting: WaitingQueue[_Submitted] = WaitingQueue()
         self._expiry: Expiry[_Submitted] = Expiry(self._expire, f"atriva-{model_name}-deadlines")
@@ -229,7 +161,8 @@ class LocalExecutor:
     ) -> Outputs:
         """Run one request on the calling thread; blocks while every slot is taken.
 
-        One with a deadline runs on a thread of the executor, so that the caller can leave it.
+        One with a deadline runs on a thread of the executor, so that the caller can leave it;
+        unless the caller is on such a thread, as callbacks are, which must not wait for another.
 
         Args:
             bound: fitted inputs.
@@ -241,10 +174,16 @@ class LocalExecutor:
             OverloadedError: too many wait.
         """
         if terms.deadline_s is not None:
-            return self.submit(bound, _as_they_are, terms=terms).result()
+            if not getattr(self._here, "is_ours", False):
+                return self.submit(bound, _as_they_are, terms=terms).result()
+            with self._changed:
+                self._check_deadline(self._pool, terms)
         with self._using(is_request=True) as base:
             pool = base if bound.signature is None else self._shapes.get(bound.signature)
-            return pool.run(bound, memory, terms)
+            try:
+                return pool.run(bound, memory, terms)
+            except TooLateError:
+                raise self._too_late(terms, _WAITED) from None
 
     def submit(
         self, bound: BoundInputs, wrap: Callable[[Outputs], Value], *, terms: Terms = USUAL
@@ -270,7 +209,7 @@ class LocalExecutor:
             self._waiting.put(request, terms)
         return answer
 
-    def _check_room(self, pool: _SlotPool) -> None:
+    def _check_room(self, pool: SlotPool) -> None:
         """Refuse a request for which too many wait; call it under the lock."""
         if self._max_waiting is None:
             return
@@ -280,14 +219,16 @@ class LocalExecutor:
             drained_s = admission.expected_s(pool.service_time_s, self.parallelism, under_way)
             raise admission.overloaded(max(0, waiting), self._max_waiting, drained_s)
 
-    def _check_deadline(self, pool: _SlotPool, terms: Terms) -> None:
+    def _check_deadline(self, pool: SlotPool | None, terms: Terms) -> None:
         """Refuse a request that cannot be answered in time; call it under the lock."""
         ahead = self._running + self._waiting.ahead_of(terms)
-        expected = admission.expected_s(pool.service_time_s, self.parallelism, ahead)
+        service_time_s = None if pool is None else pool.service_time_s
+        expected = admission.expected_s(service_time_s, self.parallelism, ahead)
         admission.check_deadline(self._model_name, terms, expected, time.monotonic())
 
     def _fulfil_next(self) -> None:
         """Run whichever request is the most urgent now."""
+        self._here.is_ours = True
         with self._changed:
             if not self._waiting:  # the one that this was for was given up, or all were refused
                 return
@@ -302,7 +243,7 @@ class LocalExecutor:
         else:
             self._settle(request, partial(answer.set_result, value))
 
-    def _run_taken(self, request: _Submitted, pool: _SlotPool | None) -> Outputs:
+    def _run_taken(self, request: _Submitted, pool: SlotPool | None) -> Outputs:
         bound = request.bound
         try:
             if pool is None:
@@ -312,8 +253,8 @@ class LocalExecutor:
             return pool.run(bound, None, request.terms)
         except InferenceFailedError as error:
             raise self._named(error) from error.__cause__
-        except _TooLateError:
-            raise self._too_late(request, _WAITED) from None
+        except TooLateError:
+            raise self._too_late(request.terms, _WAITED) from None
         finally:
             self._finished()
 
@@ -334,11 +275,11 @@ class LocalExecutor:
 
     def _expire(self, requests: list[_Submitted]) -> None:
         for request in requests:
-            error = self._too_late(request, _WAITED if self._forget(request) else _RAN)
+            error = self._too_late(request.terms, _WAITED if self._forget(request) else _RAN)
             self._settle(request, partial(request.answer.set_exception, error))
 
-    def _too_late(self, request: _Submitted, stage: str) -> DeadlineExceededError:
-        return DeadlineExceededError(self._model_name, request.terms.timeout_s or 0.0, None, stage)
+    def _too_late(self, terms: Terms, stage: str) -> DeadlineExceededError:
+        return DeadlineExceededError(self._model_name, terms.timeout_s or 0.0, None, stage)
 
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
         """Profile on the given inputs, or on ones where every dynamic dimension is 1."""
@@ -368,7 +309,7 @@ class LocalExecutor:
         self._shapes = ShapeCache(self._refuse)
 
     @contextmanager
-    def _using(self, *, is_request: bool = False) -> Iterator[_SlotPool]:
+    def _using(self, *, is_request: bool = False) -> Iterator[SlotPool]:
         with self._changed:
             pool = self._pool
             if pool is None:
@@ -392,7 +333,7 @@ class LocalExecutor:
         """Return the error with the model's name; the backend knows the file's only."""
         return InferenceFailedError(self._model_name, error.device, error.reason)
 
-    def _refuse(self, _signature: ShapeSignature) -> _SlotPool:
+    def _refuse(self, _signature: ShapeSignature) -> SlotPool:
         raise self._closed_error()
 
     def _placeholder_arrays(self) -> Outputs:
