@@ -16,11 +16,7 @@ import ray
 from atriva_inference.admission import DEFAULT_MAX_WAITING
 from atriva_inference.answer import AnswerFuture
 from atriva_inference.binding import BoundInputs
-from atriva_inference.errors import (
-    ClosedError,
-    DeadlineExceededError,
-    InferenceRuntimeError,
-)
+from atriva_inference.errors import ClosedError, InferenceRuntimeError
 from atriva_inference.executor import Outputs
 from atriva_inference.profiling import Profile
 from atriva_inference.shape_cache import ShapeCacheInfo
@@ -30,7 +26,8 @@ from atriva_ray.lanes.client_lane import Reply
 from atriva_ray.line import Line, ReplicaUse
 from atriva_ray.ray_errors import translated
 from atriva_ray.replica import ReplicaInfo
-from atriva_ray.router import MAX_ATTEMPTS, ModelRoutes
+from atriva_ray.route_table import ModelRoutes
+from atriva_ray.router import MAX_ATTEMPTS
 from atriva_ray.routing.balance import Balancer, Route
 from atriva_ray.transport import Connector, Post
 from atriva_ray.waiting import Request, Waiting, copied, refuse
@@ -291,6 +288,7 @@ class Dispatcher:
             request.sent_s = now_s
             request.attempts += 1
             request.line = self._lines[replica_id]
+            request.line.under_way += 1
             requests = sends.pop(replica_id, [])
             requests.append(request)
             sends[replica_id] = requests
@@ -322,17 +320,15 @@ class Dispatcher:
                 )
                 self._service_time_s += time_s or 0.0
             line.use.answered += len(replies)
+            line.under_way -= len(replies)
+            is_over = line.is_retired and not line.under_way
             sends = self._next_sends()
         self._send(sends)
         for reply in replies:
-            request = reply.request
-            if reply.error is None and reply.outputs is not None:
-                request.fulfil(reply.outputs)
-            elif isinstance(reply.error, DeadlineExceededError):  # it knows what was left only
-                request.fail(request.too_late(self._model_name, reply.error.stage))
-            else:
-                request.fail(reply.error)
-            self._sent.discard(request)
+            reply.request.settle(self._model_name, reply.outputs, reply.error)
+            self._sent.discard(reply.request)
+        if is_over:
+            self._post(line.carrier.close)
         if self._refusal is not None:
             with self._changed:
                 self._changed.notify_all()
@@ -378,7 +374,8 @@ class Dispatcher:
             line.carrier.close()
         if ray.is_initialized():
             self._on_lost(line.route.replica_id)
-            self._connect([(line.route, line.info, line.actor)])
+            if not line.is_retired:
+                self._connect([(line.route, line.info, line.actor)])
             return
         with self._changed:  # nobody will come back
             waiting = self._waiting.clear()
@@ -414,7 +411,12 @@ class Dispatcher:
                 self._last_uses = [line.use for line in gone]
             for line in gone:
                 self._balancer.forget(line.route.replica_id)
-        # Their carriers stay until they have answered what was sent; then the replica closes them.
+                line.is_retired = True
+            for route, _, _ in routes.replicas:
+                self._balancer.update(route)
+            idle = [line for line in gone if not line.under_way]
+        for line in idle:  # the others when they have answered what was sent
+            self._post(line.carrier.close)
         self._connect(routes.replicas)
 
     def _connect(self, replicas: Iterable[tuple[Route, ReplicaInfo, Any]]) -> None:

@@ -40,3 +40,5 @@ class Line:
     use: ReplicaUse = field(init=False)
     carrier: Carrier[Request[Line]] = field(init=False)
     is_lost: bool = False
+    is_retired: bool = False
+    under_way: int = 0

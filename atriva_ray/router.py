@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -27,7 +27,8 @@ from atriva_ray.inventory import Inventory, alive_nodes, node_options
 from atriva_ray.model_store import ModelArchive, ModelSource, keep, locate, pack
 from atriva_ray.ray_errors import translated
 from atriva_ray.replica import MAX_CONCURRENT_CALLS, Replica, ReplicaInfo
-from atriva_ray.routing.balance import Balancer, Route
+from atriva_ray.route_table import RouteTable
+from atriva_ray.routing.balance import Balancer
 from atriva_ray.routing.core import RouterCore
 from atriva_ray.routing.messages import (
     Grant,
@@ -38,8 +39,9 @@ from atriva_ray.routing.messages import (
     StopReplica,
 )
 from atriva_ray.routing.placement import Node
+from atriva_ray.routing.tables import Tables
 
-__all__ = ["MAX_ATTEMPTS", "ModelRoutes", "Router"]
+__all__ = ["MAX_ATTEMPTS", "Router"]
 
 _logger = logging.getLogger(__name__)
 
@@ -53,23 +55,6 @@ _DRAIN_TIMEOUT_S = 12.0
 _TICK_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRoutes:
-    """The replicas of one model that a client may use.
-
-    Attributes:
-        key: what the router knows the model by.
-        generation: which load of that key this is.
-        version: the router's version that this is true of.
-        replicas: route, self-description and actor handle of each; empty while all restart.
-    """
-
-    key: str
-    generation: int
-    version: int
-    replicas: tuple[tuple[Route, ReplicaInfo, Any], ...]
-
-
 class Router:
     """One per cluster namespace. Lives until its cluster ends; its replicas live no longer."""
 
@@ -81,6 +66,8 @@ class Router:
         self._actors: dict[str, Any] = {}
         self._infos: dict[str, ReplicaInfo] = {}
         self._balancers: dict[str, Balancer] = {}
+        self._tables = Tables()
+        self._told = self._core.version
         self._tickets = count(1)
         self._granted: dict[int, asyncio.Future[str]] = {}
         self._changed = asyncio.Condition()
@@ -94,7 +81,7 @@ class Router:
         nodes = await self._inventory.nodes(backend)
         return [replace(device, node=node.name) for node in nodes for device in node.devices]
 
-    async def load(self, client_id: str, request: ModelRequest, source: ModelSource) -> ModelRoutes:
+    async def load(self, client_id: str, request: ModelRequest, source: ModelSource) -> RouteTable:
         """Return when the model is ready on every replica that was started for it.
 
         Raises:
@@ -111,10 +98,10 @@ class Router:
             await self._carry_out(self._core.model_requested(ticket, client_id, request, nodes))
             key = await granted
             async with self._changed:  # between the grant and now, a replica may have died
-                await self._changed.wait_for(lambda: self._is_gone_or_routed(key))
+                await self._changed.wait_for(lambda: self._is_gone_or_routed(key, client_id))
             if self._core.routes(key) is None:
                 raise ModelNotLoadedError(request.name, sorted(self._core.requests()))
-            return self._routes_of(key)
+            return self._table_of(key, client_id, 0)
         finally:
             del self._granted[ticket]
 
@@ -149,8 +136,10 @@ class Router:
 
     async def watch(
         self, client_id: str, version: int, timeout_s: float
-    ) -> tuple[int, dict[str, ModelRoutes | None]]:
+    ) -> tuple[int, dict[str, RouteTable]]:
         """Wait until something is newer than `version`, at most `timeout_s`, and return it.
+
+        Only what concerns this client counts as new.
 
         Returns:
             The newest version and the routes of every model the client uses. The call is also the
@@ -159,12 +148,12 @@ class Router:
         self._core.client_seen(client_id, time.monotonic())
         try:
             async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(lambda: self._core.version > version)
+                await self._changed.wait_for(lambda: self._tables.changed(client_id) > version)
         except TimeoutError:
             pass
         self._core.client_seen(client_id, time.monotonic())
         keys = self._core.keys_of(client_id)
-        return self._core.version, {key: self._routes_of(key) for key in keys}
+        return self._core.version, {key: self._table_of(key, client_id, version) for key in keys}
 
     async def report_lost(self, replica_id: str) -> None:
         """Look after a replica whose process a client saw end."""
@@ -369,20 +358,31 @@ class Router:
 
     # -- small things --------------------------------------------------------------------------
 
-    def _routes_of(self, key: str) -> ModelRoutes:
-        return ModelRoutes(
+    def _table_of(self, key: str, client_id: str, version: int) -> RouteTable:
+        table = self._tables.table(key, client_id, version)
+        return RouteTable(
             key,
             self._core.generation(key),
             self._core.version,
-            tuple(
-                (route, self._infos[route.replica_id], self._actors[route.replica_id])
-                for route in self._core.routes(key) or ()
-                if route.replica_id in self._infos
-            ),
+            table.routes,
+            {each: (self._infos[each], self._actors[each]) for each in table.news},
         )
 
-    def _is_gone_or_routed(self, key: str) -> bool:
-        return self._core.routes(key) is None or bool(self._routes_of(key).replicas)
+    def _update_tables(self) -> None:
+        version = self._core.version
+        if version == self._told:
+            return
+        self._told = version
+        keys = self._core.requests().keys()
+        for key in keys:
+            routes = self._core.routes(key) or ()
+            there = [route for route in routes if route.replica_id in self._infos]
+            self._tables.update(key, there, self._core.users(key), version)
+        self._tables.keep(keys, version)
+
+    def _is_gone_or_routed(self, key: str, client_id: str) -> bool:
+        is_gone = self._core.routes(key) is None
+        return is_gone or bool(self._tables.table(key, client_id, 0).routes)
 
     async def _room(self, key: str, balancer: Balancer) -> str:
         """Return the best replica with room, waiting until there is one."""
@@ -398,12 +398,14 @@ class Router:
                 await self._changed.wait()
 
     async def _announce(self) -> None:
+        self._update_tables()
         async with self._changed:
             self._changed.notify_all()
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
+            self._tables.keep_clients(self._core.clients)
             self._spawn(self._carry_out(self._core.clock_ticked(time.monotonic())))
 
     def _spawn(self, work: Any) -> None:

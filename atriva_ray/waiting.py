@@ -52,8 +52,13 @@ class Request(Generic[Line]):
         """Whether somebody waits for the answer still."""
         return not self.answer.done()
 
-    def fulfil(self, outputs: Outputs) -> None:
-        """Give the caller the outputs, unless the request was given up."""
+    def settle(self, model: str, outputs: Outputs | None, error: BaseException | None) -> None:
+        """Give the caller what a replica said, unless the request was given up."""
+        if isinstance(error, DeadlineExceededError):  # the replica knows what was left only
+            error = self.too_late(model, error.stage)
+        if error is not None or outputs is None:
+            self.fail(error)
+            return
         self._let_go()
         with suppress(InvalidStateError):
             self.answer.set_result(self.wrap(outputs))
