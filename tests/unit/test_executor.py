@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -254,6 +254,16 @@ def test_a_cancelled_request_is_not_run(make_model, gate):
     assert answer(first.result(PATIENCE_S)) == 0
     assert second.cancelled()
     assert gate.entered == [0, 2]
+
+
+def test_whoever_waits_for_several_futures_learns_of_one_that_is_cancelled(make_model, gate):
+    model = make_model(gate, 1)
+    futures = [model.submit({"x": [value]}) for value in range(2)]
+    gate.wait_until_entered(1)
+    assert all(future.cancel() for future in futures)
+    assert all(future.cancel() for future in futures)
+    assert not wait(futures, PATIENCE_S).not_done
+    gate.let_out(1)
 
 
 def test_a_callback_may_run_requests_with_a_deadline(make_model):
