@@ -23,14 +23,15 @@ from atriva_inference.shape_cache import ShapeCacheInfo
 from atriva_inference.terms import USUAL, Terms
 from atriva_ray.errors import ClusterError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.lanes.client_lane import Reply
-from atriva_ray.line import Line, ReplicaUse
-from atriva_ray.ray_errors import translated
+from atriva_ray.line import Line
+from atriva_ray.ray_errors import translated, without_traceback
 from atriva_ray.replica import ReplicaInfo
+from atriva_ray.replica_use import ReplicaUse
 from atriva_ray.route_table import ModelRoutes
 from atriva_ray.router import MAX_ATTEMPTS
 from atriva_ray.routing.balance import Balancer, Route
 from atriva_ray.transport import Connector, Post
-from atriva_ray.waiting import Request, Waiting, copied, refuse
+from atriva_ray.waiting import Request, Waiting, refuse
 
 __all__ = ["Dispatcher", "ReplicaUse"]
 
@@ -42,6 +43,8 @@ _WAITED = "while it waited for a replica"
 _SENT = "after it was sent to a replica"
 
 _Request = Request[Line]
+_WAKE_TIMEOUT_S = 60.0
+"""How long what is no request waits for a replica, where there is none."""
 
 _PATIENCE_S = 1.0
 """How often a close that waits looks whether Ray is still there."""
@@ -65,6 +68,7 @@ class Dispatcher:
         on_lost: Callable[[str], None],
         on_close: Callable[[], None],
         slack_s: float = 0.0,
+        on_wanted: Callable[[], None] = lambda: None,
         max_waiting: int | None = DEFAULT_MAX_WAITING,
     ) -> None:
         self.key = routes.key
@@ -76,6 +80,8 @@ class Dispatcher:
         self._post_answer = post_answer
         self._on_lost = on_lost
         self._on_close = on_close
+        self._on_wanted = on_wanted
+        self._has_called = False
         self._changed = threading.Condition()
         self._connecting = threading.Lock()
         self._balancer = Balancer(slack_s)
@@ -182,9 +188,16 @@ class Dispatcher:
             self._check_open()
             self._waiting.put(request)
             sends = self._next_sends()
+            self._call_if_stuck()
             if self._waiting and not sends:
                 self._waiting.check_room(request)
             return sends
+
+    def _call_if_stuck(self, *, is_news: bool = False) -> None:
+        """Tell the router that requests wait and no replica is there: once, however many wait."""
+        if self._waiting and not self._lines and (is_news or not self._has_called):
+            self._has_called = True
+            self._post(self._on_wanted)
 
     def _give_up(self, request: _Request) -> bool:
         """Take back a request that nobody waits for any more; returns whether it was sent."""
@@ -226,6 +239,10 @@ class Dispatcher:
         return sum(others, start=first)
 
     def _usable(self) -> list[Line]:
+        if not self._lines:
+            self._post(self._on_wanted)
+            self._changed.wait_for(lambda: self._lines or self._refusal, _WAKE_TIMEOUT_S)
+            self._check_open()
         if not self._lines:
             raise ReplicaLostError(self._model_name, 1, "no replica is ready now")
         return list(self._lines.values())
@@ -414,6 +431,8 @@ class Dispatcher:
                 line.is_retired = True
             for route, _, _ in routes.replicas:
                 self._balancer.update(route)
+            if not wanted:
+                self._call_if_stuck(is_news=True)
             idle = [line for line in gone if not line.under_way]
         for line in idle:  # the others when they have answered what was sent
             self._post(line.carrier.close)
@@ -443,13 +462,15 @@ class Dispatcher:
                     if line.is_lost:  # it broke at once
                         continue
                     self._lines[replica_id] = line
+                    self._has_called = False
+                    self._changed.notify_all()
                     self._balancer.add(route)
                     sends = self._next_sends()
                 self._send(sends)
 
     def _check_open(self) -> None:
         if self._refusal is not None:
-            raise copied(self._refusal)
+            raise without_traceback(self._refusal)
         if not ray.is_initialized():
             raise ClusterError(self._model_name, "Ray was shut down; make a new runtime")
 

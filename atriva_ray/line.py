@@ -6,28 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atriva_ray.replica import ReplicaInfo
+from atriva_ray.replica_use import ReplicaUse
 from atriva_ray.routing.balance import Route
 from atriva_ray.transport import Carrier
 from atriva_ray.waiting import Request
 
-__all__ = ["Line", "ReplicaUse"]
-
-
-@dataclass(slots=True)
-class ReplicaUse:
-    """What this client did with one replica.
-
-    Attributes:
-        route: its id, ``node/device``, slots and rank.
-        info: what it says of itself: threads, process, node.
-        carrier: how requests get there: ``unix lane``, ``tcp lane`` or ``actor calls``.
-        answered: requests of this client that it has answered.
-    """
-
-    route: Route
-    info: ReplicaInfo
-    carrier: str
-    answered: int = 0
+__all__ = ["Line"]
 
 
 @dataclass(slots=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,12 +27,14 @@ from atriva_inference.tensor import Array, Tensor
 from atriva_inference.terms import Terms
 from atriva_ray.errors import LaneError
 from atriva_ray.lanes import urgency
+from atriva_ray.lanes.busy import BusyTime
 from atriva_ray.lanes.handshake import make_token
 from atriva_ray.lanes.listen import Listener
 from atriva_ray.lanes.server import LaneServer
 from atriva_ray.lanes.server_lane import Ports
 from atriva_ray.lanes.together import find_together
 from atriva_ray.model_store import ModelSource, keep, locate
+from atriva_ray.routing.reports import LoadReport
 from atriva_ray.stored_tensor import INLINE_LIMIT_BYTES, StoredTensor
 
 __all__ = ["MAX_CONCURRENT_CALLS", "Answer", "Replica", "ReplicaInfo", "open_lanes"]
@@ -100,6 +103,8 @@ class Replica:
         self._lanes: LaneServer | None = None
         self._listener: Listener | None = None
         self._queue_len = 0
+        self._calls = BusyTime()
+        self._calls_lock = threading.Lock()
 
     async def load(
         self,
@@ -209,7 +214,11 @@ class Replica:
     async def profile(self, arrays: Mapping[str, Array] | None, runs: int) -> Profile:
         """Profile the model on this replica's device."""
         bound = None if arrays is None else BoundInputs(arrays)
-        return await asyncio.to_thread(self._loaded().profile, bound, runs)
+        self._queue_len += 1  # neither idle nor to be stopped meanwhile
+        try:
+            return await asyncio.to_thread(self._loaded().profile, bound, runs)
+        finally:
+            self._queue_len -= 1
 
     async def shape_cache_info(self) -> ShapeCacheInfo:
         """Return the state of this replica's shape cache."""
@@ -217,6 +226,22 @@ class Replica:
 
     async def ping(self) -> None:
         """Return at once: the process is there."""
+
+    async def load_report(self) -> LoadReport:
+        """Return how busy this replica is; costs next to nothing."""
+        lanes, calls = self._lanes, self._calls
+        if lanes is None or self._executor is None:
+            return LoadReport(0.0, 0, self._waiting, 0, 1)
+        with self._calls_lock:
+            calls_s = calls.total_s(time.monotonic())
+        return LoadReport(
+            lanes.busy_s + calls_s,
+            lanes.busy.answered + calls.answered,
+            self._waiting,
+            lanes.lane_count,
+            self._executor.parallelism,
+            lanes.busy.service_time_s or calls.service_time_s,
+        )
 
     async def watch(self) -> None:
         """Never return: the caller learns from the error that this replica's process has ended."""
@@ -244,8 +269,16 @@ class Replica:
         started_s = time.monotonic()
         if urgency.late_ones([terms]):
             raise urgency.too_late(self._model_name, terms)
-        outputs = executor.run(bound)
-        return outputs, time.monotonic() - started_s
+        with self._calls_lock:
+            self._calls.began(started_s)
+        try:
+            outputs = executor.run(bound)
+        finally:
+            time_s = time.monotonic() - started_s
+            with self._calls_lock:
+                self._calls.ended(started_s + time_s)
+                self._calls.took(time_s)
+        return outputs, time_s
 
     def _loaded(self) -> LocalExecutor:
         if self._executor is None:

@@ -5,31 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 import ray
 
 from atriva_inference.device import Device
 from atriva_inference.errors import InferenceRuntimeError, ModelError
-from atriva_inference.options import CompileOptions
 from atriva_inference.tensor import Tensor
 from atriva_ray.errors import (
-    ClusterError,
-    ModelFilesMissingError,
     ModelNotLoadedError,
     ReplicaLostError,
 )
 from atriva_ray.inventory import Inventory, alive_nodes, node_options
-from atriva_ray.model_store import ModelArchive, ModelSource, keep, locate, pack
+from atriva_ray.model_store import ModelArchive, ModelSource, keep
 from atriva_ray.ray_errors import translated
 from atriva_ray.replica import MAX_CONCURRENT_CALLS, Replica, ReplicaInfo
 from atriva_ray.route_table import RouteTable
 from atriva_ray.routing.balance import Balancer
-from atriva_ray.routing.core import RouterCore
+from atriva_ray.routing.elastic import ElasticCore
 from atriva_ray.routing.messages import (
     Grant,
     Instruction,
@@ -38,8 +35,9 @@ from atriva_ray.routing.messages import (
     StartReplica,
     StopReplica,
 )
-from atriva_ray.routing.placement import Node
 from atriva_ray.routing.tables import Tables
+from atriva_ray.scaling import Scaling
+from atriva_ray.starting import load_on, process_of
 
 __all__ = ["MAX_ATTEMPTS", "Router"]
 
@@ -48,8 +46,6 @@ _logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 3
 """How many replicas a request may lose before it fails."""
 
-_START_TIMEOUT_S = 600.0
-_PROCESS_TIMEOUT_S = 60.0
 _PING_TIMEOUT_S = 5.0
 _DRAIN_TIMEOUT_S = 12.0
 _TICK_S = 5.0
@@ -59,9 +55,11 @@ class Router:
     """One per cluster namespace. Lives until its cluster ends; its replicas live no longer."""
 
     def __init__(self) -> None:
-        self._core = RouterCore(first_generation=time.time_ns())
+        self._core = ElasticCore(first_generation=time.time_ns())
         self._replica_class: Any = ray.remote(Replica)  # once: it costs memory each time
         self._inventory = Inventory()
+        self._scaling = Scaling(self._core, self._inventory)
+        self._reports = self._scaling.reports  # the newest of each replica, by its id
         self._sources: dict[str, ModelSource] = {}
         self._actors: dict[str, Any] = {}
         self._infos: dict[str, ReplicaInfo] = {}
@@ -73,6 +71,7 @@ class Router:
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
         self._spawn(self._tick())
+        self._spawn(self._follow_load())
 
     # -- clients -------------------------------------------------------------------------------
 
@@ -89,7 +88,7 @@ class Router:
             ModelError, DeviceNotAvailableError: see `InferenceRuntime.load_model`.
         """
         self._core.client_seen(client_id, time.monotonic())
-        nodes = self._with_free_cpus(await self._inventory.nodes(request.backend))
+        nodes = await self._scaling.nodes(request.backend, self._actors)
         self._sources[request.fingerprint] = source
         ticket = next(self._tickets)
         granted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -135,17 +134,30 @@ class Router:
         await self._carry_out(self._core.model_unloaded(name))
 
     async def watch(
-        self, client_id: str, version: int, timeout_s: float
+        self,
+        client_id: str,
+        version: int,
+        timeout_s: float,
+        outstanding: Mapping[str, int] = MappingProxyType({}),
     ) -> tuple[int, dict[str, RouteTable]]:
         """Wait until something is newer than `version`, at most `timeout_s`, and return it.
 
         Only what concerns this client counts as new.
+
+        Args:
+            client_id: who asks.
+            version: what it knows.
+            timeout_s: how long to wait.
+            outstanding: requests that it has no answer to, by key of the model.
 
         Returns:
             The newest version and the routes of every model the client uses. The call is also the
             client's sign of life.
         """
         self._core.client_seen(client_id, time.monotonic())
+        self._scaling.client_reported(client_id, outstanding)
+        for key in outstanding:
+            self._spawn(self.wake(key))
         try:
             async with asyncio.timeout(timeout_s), self._changed:
                 await self._changed.wait_for(lambda: self._tables.changed(client_id) > version)
@@ -154,6 +166,13 @@ class Router:
         self._core.client_seen(client_id, time.monotonic())
         keys = self._core.keys_of(client_id)
         return self._core.version, {key: self._table_of(key, client_id, version) for key in keys}
+
+    async def wake(self, key: str) -> None:
+        """Start a model's replicas again for requests that wait, if it has none for want of any."""
+        if self._core.is_asleep(key):
+            backend = self._core.requests()[key].backend
+            nodes = await self._scaling.nodes(backend, self._actors)
+            await self._carry_out(self._core.model_wanted(key, nodes))
 
     async def report_lost(self, replica_id: str) -> None:
         """Look after a replica whose process a client saw end."""
@@ -182,6 +201,12 @@ class Router:
             ReplicaLostError: replicas died under the request three times.
         """
         key = self._core.resolve(model_name)
+        with self._scaling.relayed(key):
+            return await self._relay(key, model_name, inputs)
+
+    async def _relay(
+        self, key: str, model_name: str, inputs: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             balancer = self._balancers.setdefault(key, Balancer())
             replica_id = await self._room(key, balancer)
@@ -204,18 +229,21 @@ class Router:
                 await self._announce()
         raise ModelNotLoadedError(model_name, sorted(self._core.requests()))
 
-    async def status(self) -> dict[str, list[dict[str, Any]]]:
-        """Return each model's replicas as plain data."""
+    async def status(self) -> dict[str, dict[str, Any]]:
+        """Return, as plain data, each model's replicas, how many it wants, and why."""
         return {
-            key: [
-                {
-                    "replica": route.replica_id,
-                    "device": route.label,
-                    "slots": route.slot_count,
-                    "pid": self._infos[route.replica_id].pid,
-                }
-                for route in self._core.routes(key) or ()
-            ]
+            key: self._core.scale_of(key)
+            | {
+                "replicas": [
+                    {
+                        "replica": route.replica_id,
+                        "device": route.label,
+                        "slots": route.slot_count,
+                        "pid": self._infos[route.replica_id].pid,
+                    }
+                    for route in self._core.routes(key) or ()
+                ]
+            }
             for key in self._core.requests()
         }
 
@@ -262,9 +290,8 @@ class Router:
         if seat.takes_cpus:
             options = replace(options, thread_count=max(1, order.placement.cpu_count))
         try:
-            await self._process_of(actor, order)
-            load = partial(actor.load.remote, self._sources[request.fingerprint])
-            info = await self._loaded(load, request, seat.device, options)
+            await process_of(actor, order)
+            info = await load_on(actor, self._sources[request.fingerprint], order, options)
         except Exception as error:  # noqa: BLE001 - whatever it is, the core decides what follows
             failure = translated(error, request.name)
             if not isinstance(failure, InferenceRuntimeError):
@@ -278,50 +305,6 @@ class Router:
         self._infos[order.replica_id] = info
         self._spawn(self._watch(order.replica_id, actor))
         await self._carry_out(self._core.replica_ready(order.replica_id, info.slot_count))
-
-    async def _process_of(self, actor: Any, order: StartReplica) -> None:
-        """Return when the replica's process runs.
-
-        Raises:
-            ClusterError: Ray does not start it, most often for want of CPUs.
-        """
-        try:
-            await asyncio.wait_for(actor.ping.remote(), _PROCESS_TIMEOUT_S)
-        except (TimeoutError, ray.exceptions.ActorUnschedulableError) as error:
-            cpus = order.placement.cpu_count
-            raise ClusterError(
-                order.placement.seat.label,
-                f"Ray did not start a process with {cpus} CPUs there; free CPUs "
-                "(other programs and models hold them), or pass a smaller cpus_per_replica",
-            ) from error
-
-    async def _loaded(
-        self,
-        load: Callable[..., Any],
-        request: ModelRequest,
-        device: str,
-        options: CompileOptions,
-    ) -> ReplicaInfo:
-        """Have a replica load the model, sending it the files only if its node lacks them."""
-        arguments = (request.backend, device, options)
-        try:
-            info: ReplicaInfo = await asyncio.wait_for(load([], *arguments), _START_TIMEOUT_S)
-        except ray.exceptions.RayTaskError as error:
-            if not isinstance(error.cause, ModelFilesMissingError):
-                raise
-            files = await asyncio.to_thread(locate, self._sources[request.fingerprint])
-            archive = await asyncio.to_thread(lambda: ray.put(pack(files)))
-            info = await asyncio.wait_for(load([archive], *arguments), _START_TIMEOUT_S)
-        return info
-
-    def _with_free_cpus(self, nodes: list[Node]) -> list[Node]:
-        """Take off what other programs hold; Ray tells it of a cluster of one node only."""
-        if len(nodes) != 1:
-            return nodes
-        (node,) = nodes
-        available: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-        usable = available.get("CPU", 0.0) + self._core.granted_cpus(node.node_id)
-        return [replace(node, cpu_count=min(node.cpu_count, usable))]
 
     async def _watch(self, replica_id: str, actor: Any) -> None:
         try:
@@ -391,6 +374,8 @@ class Router:
                 routes = self._core.routes(key)
                 if routes is None:
                     raise ModelNotLoadedError(key, sorted(self._core.requests()))
+                if not routes:
+                    self._spawn(self.wake(key))
                 balancer.set_routes(route for route in routes if route.replica_id in self._actors)
                 replica_id = balancer.choose(time.monotonic())
                 if replica_id is not None:
@@ -407,6 +392,16 @@ class Router:
             await asyncio.sleep(_TICK_S)
             self._tables.keep_clients(self._core.clients)
             self._spawn(self._carry_out(self._core.clock_ticked(time.monotonic())))
+
+    async def _follow_load(self) -> None:
+        while True:
+            await self._scaling.next_look(len(self._infos))
+            try:
+                ready = {each: self._actors[each] for each in self._infos if each in self._actors}
+                orders = await self._scaling.look(ready, self._actors)
+                self._spawn(self._carry_out(orders))  # stopping one takes as long as its requests
+            except Exception:
+                _logger.exception("the load could not be looked at")
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import InvalidStateError
@@ -18,8 +17,9 @@ from atriva_inference.executor import Outputs
 from atriva_inference.expiry import Expiry, Ticket
 from atriva_inference.terms import USUAL, Terms
 from atriva_inference.waiting_queue import WaitingQueue
+from atriva_ray.ray_errors import without_traceback
 
-__all__ = ["Request", "Waiting", "copied", "refuse"]
+__all__ = ["Request", "Waiting", "refuse"]
 
 Line = TypeVar("Line")
 
@@ -157,10 +157,4 @@ class Waiting(Generic[Line]):
 def refuse(requests: Iterable[Request[Any]], error: InferenceRuntimeError) -> None:
     """Fail requests, each with an error of its own."""
     for request in requests:
-        request.fail(copied(error))
-
-
-def copied(error: InferenceRuntimeError) -> InferenceRuntimeError:
-    """Return an equal error without a traceback, which would keep every caller's frames alive."""
-    another: InferenceRuntimeError = copy.copy(error)
-    return another.with_traceback(None)
+        request.fail(without_traceback(error))

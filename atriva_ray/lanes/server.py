@@ -22,6 +22,7 @@ from atriva_inference.executor import Outputs
 from atriva_inference.terms import USUAL
 from atriva_ray.lanes import urgency
 from atriva_ray.lanes.attention import Attention
+from atriva_ray.lanes.busy import BusyTime
 from atriva_ray.lanes.errors import FrameError
 from atriva_ray.lanes.fair_queue import FairQueue
 from atriva_ray.lanes.runner import Runner, run_one, submit_one
@@ -51,6 +52,7 @@ class LaneServer:
             thread_count: requests to run at once.
             together: runs several small requests as one; None runs each by itself.
         """
+        self.busy = BusyTime()
         self._runner = runner
         self._ports = ports
         self._together = together
@@ -77,6 +79,12 @@ class LaneServer:
     def queue_len(self) -> int:
         """Requests that wait or run."""
         return len(self._queue) + self._running
+
+    @property
+    def busy_s(self) -> float:
+        """How long requests have run up to now, side by side or not."""
+        with self._turn:
+            return self.busy.total_s(time.monotonic())
 
     @property
     def is_idle(self) -> bool:
@@ -161,12 +169,15 @@ class LaneServer:
         else:
             jobs = [self._queue.take()]
         self._running += len(jobs)
+        self.busy.began(time.monotonic())
         if self._idle_count:
             self._turn.notify()  # somebody else is to read, or to run the next
         return jobs
 
     def _finished(self, jobs: Sequence[Job]) -> None:
         with self._turn:
+            if jobs[0].bound.signature is None:
+                self.busy.ended(time.monotonic(), len(jobs))
             for job in jobs:
                 if job.bound.signature is None:  # the others are done when they are answered
                     self._done(job)
@@ -305,6 +316,7 @@ class LaneServer:
             if not lane.answer(results, max(0, self.queue_len - len(results)), others):
                 self._watch(lane)
             self._attention.answered(time.monotonic())
+            self.busy.took(results[-1].service_time_s)
         except OSError as error:
             self._drop(lane, str(error))
 
@@ -317,6 +329,7 @@ class LaneServer:
             _logger.exception("a request was lost with an error of the lane server itself")
             self._drop(job.lane, "an internal error")
         with self._turn:
+            self.busy.ended(time.monotonic())
             self._done(job)
 
     def _done(self, job: Job) -> None:

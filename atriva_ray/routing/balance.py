@@ -112,10 +112,9 @@ class Balancer:
         if late is None:
             return None
         first = self._mine.first(now_s) or self._far.first(now_s)
-        if first is None or first is late or not first.service_time_s:
+        if first is None or first is late or not first.service_time_s or first.wait_s(now_s):
             return None
-        answered_s = now_s + first.wait_s(now_s) + first.takes_s
-        if answered_s + _LEAST_GAIN * first.takes_s > late.due_s:
+        if now_s + (1 + _LEAST_GAIN) * first.takes_s > late.due_s:
             return None
         return late.route.replica_id, first.route.replica_id
 
