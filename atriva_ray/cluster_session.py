@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -233,7 +234,7 @@ class ClusterSession(Generic[AnyLine]):
             self._check_open()
             is_sent = self._desk.ask(self._line, self.number, bound, answer, wrap)
         except InferenceRuntimeError as error:
-            if answer.set_running_or_notify_cancel():
+            with suppress(InvalidStateError):  # it was cancelled meanwhile
                 answer.set_exception(error)
             return False
         if is_sent:

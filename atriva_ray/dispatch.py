@@ -5,34 +5,36 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
 import ray
 
+from atriva_inference.admission import DEFAULT_MAX_WAITING
 from atriva_inference.answer import AnswerFuture
 from atriva_inference.binding import BoundInputs
 from atriva_inference.errors import ClosedError, InferenceRuntimeError
 from atriva_inference.executor import Outputs
 from atriva_inference.profiling import Profile
 from atriva_inference.shape_cache import ShapeCacheInfo
+from atriva_inference.terms import USUAL, Terms
 from atriva_ray.cluster_session import ClusterSession, lost_session, open_session
 from atriva_ray.errors import ClusterError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.lanes.client_lane import Reply
 from atriva_ray.lanes.session_frames import SessionCall
+from atriva_ray.line import Line
 from atriva_ray.ray_errors import translated, without_traceback
 from atriva_ray.replica import ReplicaInfo
 from atriva_ray.replica_use import ReplicaUse
 from atriva_ray.route_table import ModelRoutes
 from atriva_ray.router import MAX_ATTEMPTS
 from atriva_ray.routing.balance import Balancer, Route
-from atriva_ray.transport import Carrier, Connector, Post
+from atriva_ray.transport import Connector, Post
+from atriva_ray.waiting import Request, Waiting, refuse
 
 __all__ = ["Dispatcher", "ReplicaUse"]
 
@@ -40,48 +42,15 @@ _logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
+_WAITED = "while it waited for a replica"
+_SENT = "after it was sent to a replica"
+
+_Request = Request[Line]
 _WAKE_TIMEOUT_S = 60.0
 """How long what is no request waits for a replica, where there is none."""
 
 _PATIENCE_S = 1.0
 """How often a close that waits looks whether Ray is still there."""
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    bound: BoundInputs
-    wrap: Callable[[Outputs], Any]
-    answer: AnswerFuture[Any]
-    attempts: int = 0
-    sent_s: float = 0.0
-    line: _Line | None = None
-    session: int = 0
-    call: SessionCall | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Line:
-    """A replica and one way there; a new connection to the same replica is another line."""
-
-    route: Route
-    info: ReplicaInfo
-    actor: Any
-    use: ReplicaUse = field(init=False)
-    carrier: Carrier[_Request] = field(init=False)
-    is_lost: bool = False
-    is_retired: bool = False
-    under_way: int = 0
-    sessions: int = 0
-    end: str = ""
-
-    @property
-    def has_lane(self) -> bool:
-        return self.carrier.kind != "actor calls"
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing will come on it any more."""
-        return self.is_retired and not self.under_way and not self.sessions
 
 
 class Dispatcher:
@@ -96,13 +65,14 @@ class Dispatcher:
         model_name: str,
         routes: ModelRoutes,
         connector: Connector,
+        *,
         post: Post,
         post_answer: Post,
         on_lost: Callable[[str], None],
         on_close: Callable[[], None],
         slack_s: float = 0.0,
-        *,
         on_wanted: Callable[[], None] = lambda: None,
+        max_waiting: int | None = DEFAULT_MAX_WAITING,
     ) -> None:
         self.key = routes.key
         self.generation = routes.generation
@@ -117,13 +87,15 @@ class Dispatcher:
         self._has_called = False
         self._changed = threading.Condition()
         self._connecting = threading.Lock()
-        self._waiting: deque[_Request] = deque()
         self._balancer = Balancer(slack_s)
+        self._waiting: Waiting[Line] = Waiting(
+            model_name, max_waiting, self._balancer.wait_s, self._expire
+        )
         self._service_time_s = 0.0
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, Line] = {}
         self._refusal: ClosedError | ModelNotLoadedError | None = None
         self._sent: set[_Request] = set()
-        self._retired: set[_Line] = set()
+        self._retired: set[Line] = set()
         self._session_numbers = count(1)
         first_route, self._described, _ = routes.replicas[0]
         self._last_uses = [ReplicaUse(first_route, self._described, "none")]
@@ -187,37 +159,44 @@ class Dispatcher:
 
     # -- requests ------------------------------------------------------------------------------
 
-    def run(self, bound: BoundInputs) -> Outputs:
-        """Run one request and block for its answer."""
+    def run(self, bound: BoundInputs, *, terms: Terms = USUAL) -> Outputs:
+        """Run one request and block for its answer, or until its deadline has passed."""
         answer: AnswerFuture[Outputs] = AnswerFuture(self._post_answer)
+        request: _Request = Request(bound, _as_they_are, answer, terms)
         try:
-            sends = self._queue(_Request(bound, _as_they_are, answer))
-            if sends and sends[-1][1][-1].answer is answer:
+            sends = self._queue(request)
+            if sends and sends[-1][1][-1] is request:
                 line, requests = sends.pop()
                 self._send(sends)
-                line.carrier.exchange(requests, answer.done)
+                line.carrier.exchange(requests, answer.done, terms.deadline_s)
             else:
                 self._send(sends)
         except KeyboardInterrupt:  # anywhere, between any two steps
-            self._start_over(answer)
+            self._start_over(request)
             raise
         return answer.result()
 
-    def submit(self, bound: BoundInputs, wrap: Callable[[Outputs], Value]) -> AnswerFuture[Value]:
+    def submit(
+        self, bound: BoundInputs, wrap: Callable[[Outputs], Value], *, terms: Terms = USUAL
+    ) -> AnswerFuture[Value]:
         """Queue one request and send what can be sent.
 
         The future's callbacks run on threads of their own, so they may run requests themselves.
         """
         answer: AnswerFuture[Value] = AnswerFuture(self._post_answer)
-        self._send(self._queue(_Request(bound, wrap, answer)))
+        request: _Request = Request(bound, wrap, answer, terms)
+        answer.on_cancel = partial(self._give_up, request)
+        self._send(self._queue(request))
         return answer
 
-    def _queue(self, request: _Request) -> list[tuple[_Line, list[_Request]]]:
+    def _queue(self, request: _Request) -> list[tuple[Line, list[_Request]]]:
         with self._changed:
             self._check_open()
-            self._waiting.append(request)
+            self._waiting.put(request)
             sends = self._next_sends()
             self._call_if_stuck()
+            if self._waiting and not sends:
+                self._waiting.check_room(request)
             return sends
 
     def _call_if_stuck(self, *, is_news: bool = False) -> None:
@@ -226,9 +205,28 @@ class Dispatcher:
             self._has_called = True
             self._post(self._on_wanted)
 
+    def _give_up(self, request: _Request) -> bool:
+        """Take back a request that nobody waits for any more; returns whether it was sent."""
+        with self._changed:
+            self._waiting.remove(request)
+            line = request.line if request in self._sent else None
+            self._changed.notify_all()
+        if request.ticket is not None:
+            request.ticket.forget()
+        if line is None:
+            return False
+        line.carrier.cancel(request)
+        return True
+
+    def _expire(self, requests: list[_Request]) -> None:
+        for request in requests:
+            stage = _SENT if request in self._sent else _WAITED
+            request.fail(request.too_late(self._model_name, stage))
+            self._give_up(request)
+
     # -- sessions ------------------------------------------------------------------------------
 
-    def open_session(self) -> ClusterSession[_Line]:
+    def open_session(self) -> ClusterSession[Line]:
         """Open a session where it is answered soonest; blocks while no replica is ready."""
         with self._changed:
             self._check_open()
@@ -246,7 +244,7 @@ class Dispatcher:
 
     def ask(
         self,
-        line: _Line,
+        line: Line,
         session: int,
         work: BoundInputs | SessionCall,
         answer: AnswerFuture[Any],
@@ -256,14 +254,14 @@ class Dispatcher:
     ) -> bool:
         """Send what a session asks for to its replica, and to no other; see `Desk.ask`."""
         call, bound = (work, _NO_INPUTS) if isinstance(work, SessionCall) else (None, work)
-        request = _Request(
+        request: _Request = Request(
             bound, wrap or _as_they_are, answer, session=session, call=call, line=line
         )
         with self._changed:
             self._check_open()
             if line.is_lost or line.is_over:
                 raise self._lost_session(request)
-            if not _is_wanted(answer):
+            if answer.done():
                 return False
             request.sent_s = time.monotonic()
             if not line.is_retired:
@@ -276,11 +274,11 @@ class Dispatcher:
         try:
             line.carrier.exchange([request], answer.done)
         except KeyboardInterrupt:  # as in `run`
-            self._start_over(answer)
+            self._start_over(request)
             raise
         return True
 
-    def hold(self, line: _Line, count: int) -> None:
+    def hold(self, line: Line, count: int) -> None:
         """Keep a line for one session more (1) or less (-1), also if others do not use it now."""
         with self._changed:
             line.sessions += count
@@ -316,7 +314,7 @@ class Dispatcher:
         first, *others = [self._result(each) for each in asked]
         return sum(others, start=first)
 
-    def _usable(self) -> list[_Line]:
+    def _usable(self) -> list[Line]:
         if not self._lines:
             self._post(self._on_wanted)
             self._changed.wait_for(lambda: self._lines or self._refusal, _WAKE_TIMEOUT_S)
@@ -331,17 +329,17 @@ class Dispatcher:
             if isinstance(self._refusal, ClosedError):
                 return
             self._refusal = ClosedError(f"model {self._model_name!r}")
-            waiting = list(self._waiting)
-            self._waiting.clear()
+            waiting = self._waiting.clear()
             refusal = self._refusal
-        self._refuse(waiting, refusal)
+        refuse(waiting, refusal)
         with self._changed:
-            while self._sent and not self._changed.wait_for(lambda: not self._sent, _PATIENCE_S):
+            while not self._changed.wait_for(self._has_answered, _PATIENCE_S):
                 if not ray.is_initialized():  # nobody is left who could answer
                     break
             lost = list(self._sent)
             self._sent.clear()
-        self._refuse(lost, ClusterError(self._model_name, "Ray was shut down before it answered"))
+        self._waiting.close()
+        refuse(lost, ClusterError(self._model_name, "Ray was shut down before it answered"))
         with self._connecting, self._changed:
             lines, self._lines = self._lines, {}
             self._last_uses = [line.use for line in lines.values()] or self._last_uses
@@ -349,6 +347,9 @@ class Dispatcher:
         for line in (*lines.values(), *retired):
             line.carrier.close()
         self._on_close()
+
+    def _has_answered(self) -> bool:
+        return not any(request.is_wanted() for request in list(self._sent))
 
     # -- events --------------------------------------------------------------------------------
 
@@ -361,11 +362,10 @@ class Dispatcher:
             if self._refusal is not None:
                 return
             self._refusal = gone = ModelNotLoadedError(self._model_name, ())
-            waiting = list(self._waiting)
-            self._waiting.clear()
-        self._refuse(waiting, gone)
+            waiting = self._waiting.clear()
+        refuse(waiting, gone)
 
-    def _next_sends(self) -> list[tuple[_Line, list[_Request]]]:
+    def _next_sends(self) -> list[tuple[Line, list[_Request]]]:
         """Bind waiting requests to replicas that have room; call it under the lock.
 
         The replica that got the last request comes last.
@@ -374,8 +374,8 @@ class Dispatcher:
         waiting = self._waiting
         now_s = time.monotonic()
         while waiting and (replica_id := self._balancer.choose(now_s)) is not None:
-            request = waiting.popleft()
-            if not _is_wanted(request.answer):
+            request = waiting.take()
+            if not request.is_wanted():
                 continue
             self._balancer.started(replica_id, now_s)
             self._sent.add(request)
@@ -388,11 +388,11 @@ class Dispatcher:
             sends[replica_id] = requests
         return [(self._lines[replica_id], requests) for replica_id, requests in sends.items()]
 
-    def _send(self, sends: Iterable[tuple[_Line, list[_Request]]]) -> None:
+    def _send(self, sends: Iterable[tuple[Line, list[_Request]]]) -> None:
         for line, requests in sends:
             line.carrier.send(requests)
 
-    def _take_replies(self, line: _Line, replies: list[Reply[_Request]]) -> None:
+    def _take_replies(self, line: Line, replies: list[Reply[_Request]]) -> None:
         """Settle requests, and send the next ones before, so that the replica has no pause."""
         with self._changed:
             # One that was sent again elsewhere, or given up, has another line or is no more sent.
@@ -424,12 +424,7 @@ class Dispatcher:
             sends = self._next_sends()
         self._send(sends)
         for reply in replies:
-            answer = reply.request.answer
-            with suppress(InvalidStateError):  # after an interrupt it may have come twice
-                if reply.error is not None or reply.outputs is None:
-                    answer.set_exception(reply.error)
-                else:
-                    answer.set_result(reply.request.wrap(reply.outputs))
+            reply.request.settle(self._model_name, reply.outputs, reply.error)
             self._sent.discard(reply.request)
         if is_over:
             self._post(line.carrier.close)
@@ -437,7 +432,7 @@ class Dispatcher:
             with self._changed:
                 self._changed.notify_all()
 
-    def _take_lost(self, line: _Line, requests: list[_Request], reason: str) -> None:
+    def _take_lost(self, line: Line, requests: list[_Request], reason: str) -> None:
         """Send the requests of a carrier that broke elsewhere, and see what became of its end."""
         failed = []
         replica_id = line.route.replica_id
@@ -455,8 +450,10 @@ class Dispatcher:
                     continue
                 self._sent.discard(request)
                 may_go_on = not request.session and request.attempts < MAX_ATTEMPTS and is_connected
+                if not request.is_wanted():
+                    continue
                 if may_go_on and self._refusal is None:
-                    self._waiting.appendleft(request)
+                    self._waiting.put_back(request)
                 else:
                     failed.append(request)
             sends = self._next_sends()
@@ -467,7 +464,7 @@ class Dispatcher:
                 why = self._lost_session(request)
             else:
                 why = self._why_lost(request.attempts, reason)
-            self._refuse([request], self._refusal or why)
+            refuse([request], self._refusal or why)
         if is_first:
             _logger.info("model %s lost replica %s: %s", self._model_name, replica_id, reason)
             self._post(partial(self._look_after, line))
@@ -477,7 +474,7 @@ class Dispatcher:
             return ClusterError(self._model_name, "Ray was shut down before it answered")
         return ReplicaLostError(self._model_name, attempts, reason)
 
-    def _look_after(self, line: _Line) -> None:
+    def _look_after(self, line: Line) -> None:
         """Tell the router, and go on with a replica of which only the connection was lost."""
         with self._connecting:  # it may have broken before it was all there
             line.carrier.close()
@@ -487,11 +484,10 @@ class Dispatcher:
                 self._connect([(line.route, line.info, line.actor)])
             return
         with self._changed:  # nobody will come back
-            waiting = list(self._waiting)
-            self._waiting.clear()
-        self._refuse(waiting, self._why_lost(0, ""))
+            waiting = self._waiting.clear()
+        refuse(waiting, self._why_lost(0, ""))
 
-    def _start_over(self, interrupted: AnswerFuture[Any]) -> None:
+    def _start_over(self, interrupted: _Request) -> None:
         """Open every line anew after an interrupt, which may have come between any two steps.
 
         What was under way is sent again, apart from the request whose caller has gone.
@@ -508,18 +504,16 @@ class Dispatcher:
                 if not line.is_retired:
                     self._balancer.forget(line.route.replica_id)
             for request in list(self._sent):
-                if not request.answer.done():
+                if request.is_wanted() and request is not interrupted:
                     request.attempts -= 1
-                    self._waiting.appendleft(request)
+                    self._waiting.put_back(request)
             self._sent.clear()
-            self._waiting = deque(
-                request for request in self._waiting if request.answer is not interrupted
-            )
+            self._waiting.remove(interrupted)
             self._changed.notify_all()
         for line in lines:
             line.carrier.close()
         for request in in_sessions:
-            self._refuse([request], self._lost_session(request))
+            request.fail(self._lost_session(request))
         again = [(each.route, each.info, each.actor) for each in lines if not each.is_retired]
         self._post(partial(self._connect, again))
 
@@ -549,7 +543,7 @@ class Dispatcher:
                 replica_id = route.replica_id
                 if replica_id in self._lines or self._refusal is not None:
                     continue
-                line = _Line(route, info, actor)
+                line = Line(route, info, actor)
                 try:
                     line.carrier = self._connector.connect(
                         self._model_name,
@@ -573,12 +567,6 @@ class Dispatcher:
                     self._changed.notify_all()
                 self._send(sends)
 
-    def _refuse(self, requests: Iterable[_Request], error: InferenceRuntimeError) -> None:
-        """Fail requests, unless their callers have cancelled them."""
-        for request in requests:
-            if _is_wanted(request.answer):
-                request.answer.set_exception(without_traceback(error))
-
     def _check_open(self) -> None:
         if self._refusal is not None:
             raise without_traceback(self._refusal)
@@ -590,11 +578,6 @@ class Dispatcher:
             return reply.result()
         except Exception as error:  # noqa: BLE001 - the table knows which ones are Ray's
             raise translated(error, self._model_name) from None
-
-
-def _is_wanted(answer: AnswerFuture[Any]) -> bool:
-    """Whether a request is to be run, also again: not if its caller cancelled it, or it is done."""
-    return answer.running() or (not answer.done() and answer.set_running_or_notify_cancel())
 
 
 _NO_INPUTS = BoundInputs({})

@@ -8,8 +8,7 @@
     │   ├── ModelNotLoadedError      no model of this name is loaded (any more)
     │   └── ModelFilesMissingError   a node has neither the file nor a copy of it
     ├── RequestError
-    │   ├── ReplicaLostError         replicas died under a request, more often than it is retried
-    │   └── DeadlineExceededError    no answer in the time that the caller gave (a TimeoutError)
+    │   └── ReplicaLostError         replicas died under a request, more often than it is retried
     ├── ClusterError                 the router or the cluster cannot be reached
     ├── LaneError                    a direct connection to a replica failed; requests go elsewhere
     ├── ExtraNotInstalledError       a library of one of the extras is missing (also an ImportError)
@@ -24,7 +23,6 @@
     │   ├── UnknownModelError        there is no such model, or no such version of it
     │   ├── ModelUnavailableError    it is there, but cannot answer (yet)
     │   ├── RequestTooLargeError     it sent more than the server takes
-    │   ├── OverloadedError          too much waits already; later it may not
     │   └── NotSupportedError        the protocol has it, this server does not
     ├── RepositoryError              a folder of models, or a file in it, is not as it should be
     ├── InputFileError               a file given to the command line cannot be used
@@ -35,7 +33,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from atriva_inference.errors import InferenceRuntimeError, ModelError, RequestError
+from atriva_inference.errors import (
+    DeadlineExceededError,
+    InferenceRuntimeError,
+    ModelError,
+    OverloadedError,
+    RequestError,
+)
 
 __all__ = [
     "BadRequestError",
@@ -122,18 +126,6 @@ class ReplicaLostError(RequestError):
             f"a request to {self.model!r} lost its replica {self.attempts} time(s), the last one "
             f"with: {self.reason}; it was not answered and may be sent again"
         )
-
-
-class DeadlineExceededError(RequestError, TimeoutError):
-    """The time that the caller gave a request is over; it was given up."""
-
-    def __init__(self, model: str, timeout_s: float) -> None:
-        super().__init__(model, timeout_s)
-        self.model = model
-        self.timeout_s = timeout_s
-
-    def __str__(self) -> str:
-        return f"no answer from {self.model!r} within {self.timeout_s:g} s; it was given up"
 
 
 class ClusterError(InferenceRuntimeError):
@@ -326,22 +318,6 @@ class RequestTooLargeError(ServeError):
     def __str__(self) -> str:
         size = "" if self.size_bytes is None else f" of {self.size_bytes:,} bytes"
         return f"the request{size} is larger than this server takes ({self.limit_bytes:,} bytes)"
-
-
-class OverloadedError(ServeError):
-    """Too many requests wait already."""
-
-    def __init__(self, waiting: int, limit: int, retry_after_s: float) -> None:
-        super().__init__(waiting, limit, retry_after_s)
-        self.waiting = waiting
-        self.limit = limit
-        self.retry_after_s = retry_after_s
-
-    def __str__(self) -> str:
-        return (
-            f"{self.waiting:,} requests wait already, and at most {self.limit:,} may; "
-            f"try again in {self.retry_after_s:g} s"
-        )
 
 
 class NotSupportedError(ServeError):

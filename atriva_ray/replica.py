@@ -24,7 +24,9 @@ from atriva_inference.profiling import Profile
 from atriva_inference.runtime import compile_model
 from atriva_inference.shape_cache import ShapeCacheInfo
 from atriva_inference.tensor import Array, Tensor
+from atriva_inference.terms import Terms
 from atriva_ray.errors import LaneError
+from atriva_ray.lanes import urgency
 from atriva_ray.lanes.busy import BusyTime
 from atriva_ray.lanes.handshake import make_token
 from atriva_ray.lanes.listen import Listener
@@ -175,12 +177,21 @@ class Replica:
         except (OSError, KeyError) as error:
             raise LaneError(self._replica_id, f"it cannot listen on {host}: {error!r}") from error
 
-    async def infer(self, arrays: Mapping[str, Array], signature: ShapeSignature | None) -> Answer:
-        """Run one request whose arrays the caller has fitted to the model's ports."""
+    async def infer(
+        self, arrays: Mapping[str, Array], signature: ShapeSignature | None, left_us: int = 0
+    ) -> Answer:
+        """Run one request whose arrays the caller has fitted to the model's ports.
+
+        Args:
+            arrays: by input name.
+            signature: shapes to compile the model for, if that was asked for.
+            left_us: how long the answer is wanted from now on, in microseconds; 0: no limit.
+        """
         self._queue_len += 1
+        terms = urgency.unpacked(0, left_us, time.monotonic())
         try:
             outputs, service_time_s = await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._timed_run, BoundInputs(arrays, signature)
+                self._threads, self._timed_run, BoundInputs(arrays, signature), terms
             )
         finally:
             self._queue_len -= 1
@@ -265,9 +276,11 @@ class Replica:
         lanes = self._lanes
         return self._queue_len + (0 if lanes is None else lanes.queue_len)
 
-    def _timed_run(self, bound: BoundInputs) -> tuple[Outputs, float]:
+    def _timed_run(self, bound: BoundInputs, terms: Terms) -> tuple[Outputs, float]:
         executor = self._loaded()
         started_s = time.monotonic()
+        if urgency.late_ones([terms]):
+            raise urgency.too_late(self._model_name, terms)
         with self._calls_lock:
             self._calls.began(started_s)
         try:

@@ -20,6 +20,7 @@ from typing import Any, Self
 import numpy.typing as npt
 import ray
 
+from atriva_inference.admission import DEFAULT_MAX_WAITING, check_max_waiting
 from atriva_inference.backend import backend_names
 from atriva_inference.device import Device, DeviceSpec
 from atriva_inference.errors import (
@@ -163,6 +164,7 @@ class InferenceRuntime:
         replicas: int | str | tuple[int, int] = "auto",
         cpus_per_replica: int | None = None,
         reserve_cpus: bool = True,
+        max_waiting: int | None = DEFAULT_MAX_WAITING,
         idle_s: float | None = None,
     ) -> Model:
         """Load a model onto the cluster; blocks until its replicas can answer.
@@ -189,6 +191,8 @@ class InferenceRuntime:
                 None shares the free CPUs of a node among the model's replicas on it.
             reserve_cpus: whether Ray keeps those CPUs from other tasks. Without, tasks that read
                 and decode for the model run beside it, and the operating system shares them out.
+            max_waiting: as in one process, counted in this program; requests under way at a replica
+                do not wait.
             idle_s: after so many seconds without a request, the replicas end and give back their
                 memory; the next request starts them again and waits meanwhile. None: never.
 
@@ -196,9 +200,10 @@ class InferenceRuntime:
             ModelError: the file is missing, unreadable, no candidate can compile it, or another
                 model has the name.
             DeviceNotAvailableError: no node has such a device.
-            OptionError: the device, hint, config, preprocessing or count is not acceptable.
+            OptionError: the device, hint, config, preprocessing, count or limit is not acceptable.
         """
         self._check_open()
+        check_max_waiting(max_waiting)
         spec = DeviceSpec.parse(device)
         least, most = check_replicas(replicas)
         options = CompileOptions(
@@ -223,14 +228,19 @@ class InferenceRuntime:
             max_count=most,
             idle_s=check_idle(idle_s),
         )
-        return self.open_model(ModelOrigin(request, source, self._namespace))
+        return self.open_model(
+            ModelOrigin(request, source, self._namespace), max_waiting=max_waiting
+        )
 
-    def open_model(self, origin: ModelOrigin) -> Model:
+    def open_model(
+        self, origin: ModelOrigin, *, max_waiting: int | None = DEFAULT_MAX_WAITING
+    ) -> Model:
         """Load again what this or another program has loaded; blocks like `load_model`.
 
         Args:
             origin: `Model.origin` of the model, which may have travelled. While it is loaded, its
                 replicas are shared, and this machine needs none of its files.
+            max_waiting: as for `load_model`.
 
         Raises:
             ModelError: it is not loaded any more, and cannot be loaded here.
@@ -247,6 +257,7 @@ class InferenceRuntime:
             on_lost=self._report_lost,
             on_close=partial(self._release, request.key, routes.generation),
             slack_s=self._slack_s,
+            max_waiting=check_max_waiting(max_waiting),
             on_wanted=partial(self._wake, request.key),
         )
         with self._routes_lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -15,6 +16,7 @@ import ray
 from atriva_inference.errors import OptionError
 from atriva_inference.executor import Outputs
 from atriva_ray.errors import LaneError, ReplicaLostError
+from atriva_ray.lanes import urgency
 from atriva_ray.lanes.client_lane import ClientLane, LaneClosedError, Reply, Request
 from atriva_ray.lanes.connect import CONNECT_TIMEOUT_S, connect_tcp, connect_unix
 from atriva_ray.lanes.errors import FrameError
@@ -57,8 +59,20 @@ class Carrier(Protocol[Request_contra]):
         """Send requests without blocking; never raises."""
         ...
 
-    def exchange(self, requests: Sequence[Request_contra], is_done: Callable[[], bool]) -> None:
+    def exchange(
+        self,
+        requests: Sequence[Request_contra],
+        is_done: Callable[[], bool],
+        deadline_s: float | None = None,
+    ) -> None:
         """Send requests and maybe take in replies on this thread, until `is_done` at the most."""
+        ...
+
+    def cancel(self, request: Request_contra) -> None:
+        """Ask the replica not to run a request that nobody waits for; it comes back all the same.
+
+        Never blocks, never raises, and may do nothing.
+        """
         ...
 
     def close(self) -> None:
@@ -90,12 +104,21 @@ class LaneCarrier(Generic[AnyRequest]):
         except LaneClosedError:
             self._on_lost(list(requests), "the lane is closed")
 
-    def exchange(self, requests: Sequence[AnyRequest], is_done: Callable[[], bool]) -> None:
+    def exchange(
+        self,
+        requests: Sequence[AnyRequest],
+        is_done: Callable[[], bool],
+        deadline_s: float | None = None,
+    ) -> None:
         """Send requests and read the lane here, unless another thread does."""
         try:
-            self._loop.exchange(self._lane, requests, is_done)
+            self._loop.exchange(self._lane, requests, is_done, deadline_s)
         except LaneClosedError:
             self._on_lost(list(requests), "the lane is closed")
+
+    def cancel(self, request: AnyRequest) -> None:
+        """Tell the replica; what does not run yet will not be run."""
+        self._loop.cancel(self._lane, request)
 
     def close(self) -> None:
         """Close the lane."""
@@ -133,17 +156,26 @@ class ActorCarrier(Generic[AnyRequest]):
         for request in requests:
             bound = request.bound
             try:
+                _, left_us = urgency.packed(request.terms, time.monotonic())
                 reply: Future[Answer] = self._actor.infer.remote(
-                    bound.arrays, bound.signature
+                    bound.arrays, bound.signature, left_us
                 ).future()
             except Exception as error:  # noqa: BLE001 - the request fails, the others go on
                 reply = Future()
                 reply.set_exception(error)
             reply.add_done_callback(partial(self._on_reply, request))
 
-    def exchange(self, requests: Sequence[AnyRequest], is_done: Callable[[], bool]) -> None:  # noqa: ARG002 - Ray brings the replies
+    def exchange(
+        self,
+        requests: Sequence[AnyRequest],
+        is_done: Callable[[], bool],  # noqa: ARG002 - Ray brings the replies
+        deadline_s: float | None = None,  # noqa: ARG002
+    ) -> None:
         """Send each request as one call."""
         self.send(requests)
+
+    def cancel(self, request: AnyRequest) -> None:
+        """Do nothing: a call that was made is answered."""
 
     def close(self) -> None:
         """Nothing is held."""

@@ -16,6 +16,7 @@ from atriva_inference.errors import InferenceFailedError, InferenceRuntimeError,
 from atriva_inference.model import Model
 from atriva_inference.ports import Port, batch_axis
 from atriva_inference.tensor import Array, Tensor
+from atriva_inference.terms import Priority
 from atriva_ray.batch.chunk import Chunk, joined_schema
 from atriva_ray.batch.fragments import Fragment
 from atriva_ray.batch.manifest import FragmentDone
@@ -290,7 +291,8 @@ def _submitted(model: Model, group: Sequence[_Numbered]) -> Future[dict[str, Ten
     """Send a request; what is wrong with its inputs comes back through the future as well."""
     try:
         return model.submit(
-            {port.name: _batched(port, [each.row for each in group]) for port in model.inputs}
+            {port.name: _batched(port, [each.row for each in group]) for port in model.inputs},
+            priority=Priority.LOW,  # whoever waits for one answer goes first
         )
     except InferenceRuntimeError as error:
         refused: Future[dict[str, Tensor]] = Future()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ import numpy as np
 from atriva_inference.binding import BoundInputs
 from atriva_inference.executor import Outputs
 from atriva_inference.tensor import Array
-from atriva_ray.lanes import memory
+from atriva_inference.terms import USUAL, Terms
+from atriva_ray.lanes import memory, urgency
 from atriva_ray.lanes.errors import MAX_ERROR_BYTES, FrameError, decode_error
 from atriva_ray.lanes.frames import (
     INLINE,
@@ -56,6 +58,11 @@ class Request(Protocol):
     @property
     def bound(self) -> BoundInputs:
         """Its inputs."""
+        ...
+
+    @property
+    def terms(self) -> Terms:
+        """Until when its answer is wanted, and how urgent it is."""
         ...
 
     @property
@@ -187,6 +194,22 @@ class ClientLane(Generic[AnyRequest]):
                 self._add(buffers, each, number)
             return self.wire.send(buffers)
 
+    def cancel(self, request: AnyRequest) -> bool:
+        """Tell the replica that nobody waits for a request, which comes back all the same.
+
+        Returns:
+            Whether everything has left; if not, `wire.flush` sends on.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        with self._lock:
+            sent = list(self._sent.items())  # an answer may take one out meanwhile
+            number = next((number for number, each in sent if each.request is request), None)
+            if number is None or self._is_closed:
+                return True
+            return self.wire.send([pack(Kind.CANCEL, request=number)])
+
     def _add(self, buffers: list[Any], sent: _Sent[AnyRequest], number: int) -> None:
         call, session = sent.request.call, sent.request.session
         if call is not None:
@@ -200,6 +223,10 @@ class ClientLane(Generic[AnyRequest]):
             text = layout.encode()
             buffers += [pack(Kind.LAYOUT, layout=layout.number, body_size=len(text)), text]
         flags = (0 if bound.signature is None else SPECIALISE) | (SESSION if session else 0)
+        terms, left_us = sent.request.terms, 0
+        if terms is not USUAL:
+            urgency_flags, left_us = urgency.packed(terms, time.monotonic())
+            flags |= urgency_flags
         output_bytes = layout.answer_bytes or self._static_output_bytes
         is_large = max(layout.nbytes, output_bytes) > INLINE_BYTES
         if is_large and self.wire.is_unix:
@@ -221,6 +248,7 @@ class ClientLane(Generic[AnyRequest]):
                         layout=layout.number,
                         request=number,
                         first=session,
+                        second=left_us,
                     )
                 )
                 return
@@ -231,6 +259,7 @@ class ClientLane(Generic[AnyRequest]):
             request=number,
             body_size=layout.nbytes,
             first=session,
+            second=left_us,
         )
         if layout.nbytes <= INLINE_BYTES and len(arrays) == 1:
             buffers.append(header + arrays[0].tobytes())

@@ -5,7 +5,9 @@ A frame is 32 bytes of header and a body of the size the header says::
     kind u8, flags u8, slot u16, layout u32, request u64, body_size u64, first u32, second u32
 
 All numbers are little-endian. ``slot`` is a piece of shared memory, ``layout`` a description of
-arrays sent before; which of the other fields mean something depends on the kind.
+arrays sent before; which of the other fields mean something depends on the kind. A request's
+``flags`` hold its priority too, and ``second`` how long its answer is still wanted; see
+`atriva_ray.lanes.urgency`.
 """
 
 from __future__ import annotations
@@ -63,6 +65,8 @@ class Kind(IntEnum):
             would like to have for each slot (see `packed_queue`), ``flags`` how many
             other clients have used it of late.
         ERROR: the answer to ``request`` is an error (body); the rest as with ANSWER.
+        CANCEL: nobody wants the answer to ``request`` any more. One that waits is not run and gets
+            an ERROR; of one that runs, or was answered, nothing changes.
         SESSION: something is to be done with the session ``first``; ``layout`` says what (a
             `SessionOp`), the body is the state to give it.
         STATE: the answer to such a ``request``; the body is the session's state, the rest as with
@@ -74,6 +78,7 @@ class Kind(IntEnum):
     REQUEST = 3
     ANSWER = 4
     ERROR = 5
+    CANCEL = 6
     SESSION = 8
     STATE = 9
 

@@ -73,13 +73,25 @@ class LaneLoop:
             if not isinstance(error, Exception):
                 raise
 
+    def cancel(self, lane: ClientLane[Any], request: Any) -> None:
+        """Tell the replica that nobody waits for a request; if the lane breaks, it tells so."""
+        try:
+            if not lane.cancel(request):
+                self._watch(lane)
+        except Exception as error:  # noqa: BLE001 - whatever it was, its requests come back as lost
+            self._lose(lane, str(error) or type(error).__name__)
+
     def exchange(
-        self, lane: ClientLane[Any], requests: Sequence[Any], is_done: Callable[[], bool]
+        self,
+        lane: ClientLane[Any],
+        requests: Sequence[Any],
+        is_done: Callable[[], bool],
+        deadline_s: float | None = None,
     ) -> None:
         """Send requests and read the lane on this thread, without a detour over another one.
 
-        Returns when `is_done` says so, and at once if somebody else reads the lane already, or it
-        broke.
+        Returns when `is_done` says so or the deadline has passed, and at once if somebody else
+        reads the lane already, or it broke.
 
         Raises:
             LaneClosedError: it is closed; none was sent.
@@ -92,7 +104,12 @@ class LaneLoop:
             self._watch(lane)
             self.send(lane, requests)
             while not is_done() and lane.is_open:
-                lane.wire.wait()
+                if deadline_s is None:
+                    lane.wire.wait()
+                elif (left_s := deadline_s - time.monotonic()) > 0:
+                    lane.wire.wait(left_s)
+                else:
+                    break
                 self._read(lane)
         finally:
             lane.is_read_elsewhere = False

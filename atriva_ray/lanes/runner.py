@@ -8,13 +8,15 @@ from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
 from atriva_inference.binding import BoundInputs
+from atriva_inference.errors import DeadlineExceededError, OverloadedError
 from atriva_inference.executor import Outputs
 from atriva_inference.ports import Port
 from atriva_inference.state import State
 from atriva_inference.tensor import Array
+from atriva_inference.terms import USUAL, Terms
 from atriva_ray.lanes.server_lane import Job, Result
 
-__all__ = ["Runner", "SessionRunner", "run_one"]
+__all__ = ["Runner", "SessionRunner", "run_one", "submit_one"]
 
 Value = TypeVar("Value")
 
@@ -63,7 +65,9 @@ class Runner(OneByOne, Protocol):
         """Open a session, which messages call by this number."""
         ...
 
-    def submit(self, bound: BoundInputs, wrap: Callable[[Outputs], Value]) -> Future[Value]:
+    def submit(
+        self, bound: BoundInputs, wrap: Callable[[Outputs], Value], *, terms: Terms = USUAL
+    ) -> Future[Value]:
         """Run one request on another thread."""
         ...
 
@@ -76,3 +80,13 @@ def run_one(runner: OneByOne, job: Job) -> Result:
     except Exception as error:  # noqa: BLE001 - whatever it is, its caller is told
         return Result(job, None, error)
     return Result(job, outputs, None, time.monotonic() - started_s)
+
+
+def submit_one(runner: Runner, job: Job) -> Future[Outputs]:
+    """Begin one job on another thread; what is refused comes back through the future as well."""
+    try:
+        return runner.submit(job.bound, dict, terms=job.terms)
+    except (DeadlineExceededError, OverloadedError) as error:
+        refused: Future[Outputs] = Future()
+        refused.set_exception(error)
+        return refused

@@ -19,12 +19,14 @@ from contextlib import suppress
 from functools import partial
 
 from atriva_inference.executor import Outputs
+from atriva_inference.terms import USUAL
+from atriva_ray.lanes import urgency
 from atriva_ray.lanes.attention import Attention
 from atriva_ray.lanes.busy import BusyTime
 from atriva_ray.lanes.errors import FrameError
 from atriva_ray.lanes.fair_queue import FairQueue
 from atriva_ray.lanes.polling import poll_for
-from atriva_ray.lanes.runner import Runner, run_one
+from atriva_ray.lanes.runner import Runner, run_one, submit_one
 from atriva_ray.lanes.server_lane import Job, Ports, Result, ServerLane
 from atriva_ray.lanes.server_sessions import ServerSessions
 from atriva_ray.lanes.together import Together
@@ -271,10 +273,23 @@ class LaneServer:
                 lane.accept(job)
                 if not self._sessions.admit(job):
                     continue
-                self._queue.put(lane, job)
+                self._queue.put(lane, job, job.terms)
                 self._activity.seen(lane, time.monotonic())
                 if self._idle_count and len(self._queue) > 1:  # the first is for this thread
                     self._turn.notify()
+        if lane.cancelled:
+            self._give_up(lane)
+
+    def _give_up(self, lane: ServerLane) -> None:
+        """Answer what a client has cancelled, if it still waits."""
+        numbers, lane.cancelled = set(lane.cancelled), []
+        given_up = []
+        with self._turn:
+            while job := self._queue.remove(lane, lambda each: each.request in numbers):
+                lane.done(job)
+                given_up.append(Result(job, None, urgency.cancelled(self._ports.model)))
+        if given_up:
+            self._answer(lane, given_up)
 
     def _resume(self, lane: ServerLane) -> None:
         """Read a lane again if it was paused and has room now."""
@@ -308,6 +323,11 @@ class LaneServer:
 
     def _run(self, jobs: list[Job]) -> bool:
         """Run and answer; return whether the time that it took says something of other requests."""
+        count = len(jobs)
+        if any(job.terms is not USUAL for job in jobs):
+            jobs = self._without_late(jobs)
+            if not jobs:
+                return False
         if len(jobs) > 1 and self._together is not None:
             results = self._together.run(self._runner, jobs)
             by_lane: dict[ServerLane, list[Result]] = {}
@@ -315,14 +335,26 @@ class LaneServer:
                 by_lane.setdefault(result.job.lane, []).append(result)
             for lane, some in by_lane.items():
                 self._answer(lane, some)
-            return all(result.error is None for result in results)
+            return len(jobs) == count and all(result.error is None for result in results)
         (job,) = jobs
         if job.bound.signature is not None:  # it may have to be compiled first, which takes long
-            self._runner.submit(job.bound, dict).add_done_callback(partial(self._answer_later, job))
+            done = submit_one(self._runner, job)
+            done.add_done_callback(partial(self._answer_later, job))
             return False
         result = self._sessions.run(job) if job.session else run_one(self._runner, job)
         self._answer(job.lane, [result])
         return result.error is None and not job.session
+
+    def _without_late(self, jobs: list[Job]) -> list[Job]:
+        """Refuse those whose time is over, and return the others."""
+        late = [jobs[index] for index in urgency.late_ones([job.terms for job in jobs])]
+        for job in late:
+            error = urgency.too_late(self._ports.model, job.terms)
+            self._answer(job.lane, [Result(job, None, error)])
+            if job.bound.signature is not None:  # the others are done when `_run` returns
+                with self._turn:
+                    self._done(job)
+        return [job for job in jobs if job not in late]
 
     def _answer(self, lane: ServerLane, results: Sequence[Result]) -> None:
         now_s = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 from atriva_inference.binding import BoundInputs, max_input_bytes
 from atriva_inference.ports import Port
 from atriva_inference.tensor import Array
-from atriva_ray.lanes import memory
+from atriva_inference.terms import USUAL, Terms
+from atriva_ray.lanes import memory, urgency
 from atriva_ray.lanes.errors import FrameError, encode_error
 from atriva_ray.lanes.frames import (
     INLINE,
@@ -127,7 +129,7 @@ class Job:
         slot: the shared memory it came in.
         session: number of the session on its lane that it is of; 0 for none.
         call: what is to be done with that session, if it is no request to the model.
-        deadline_s: until when its answer is wanted, as `time.monotonic` counts; None for always.
+        terms: until when its answer is wanted, by this process's clock, and how urgent it is.
     """
 
     lane: ServerLane
@@ -139,7 +141,12 @@ class Job:
     slot_number: int = INLINE
     session: int = 0
     call: SessionCall | None = None
-    deadline_s: float | None = None
+    terms: Terms = USUAL
+
+    @property
+    def deadline_s(self) -> float | None:
+        """Until when its answer is wanted, as `time.monotonic` counts; None for always."""
+        return self.terms.deadline_s
 
 
 @dataclass(slots=True, eq=False)
@@ -168,6 +175,7 @@ class ServerLane:
         self.is_paused = False
         self.unanswered = 0
         self.unanswered_bytes = 0
+        self.cancelled: list[int] = []
         self._ports = ports
         self._reader = FrameReader(self._check)
         self._layouts = LayoutTable()
@@ -189,7 +197,7 @@ class ServerLane:
     # -- requests ------------------------------------------------------------------------------
 
     def read(self) -> Iterator[Job]:
-        """Yield the requests that have arrived.
+        """Yield the requests that have arrived, and note in `cancelled` which are given up.
 
         Raises:
             FrameError: what arrived is malformed.
@@ -212,9 +220,13 @@ class ServerLane:
                     layout = Layout.decode(frame.body)
                     self._ports.check(layout)
                     self._layouts.add(frame.layout, layout)
+                elif frame.kind == Kind.CANCEL:
+                    self.cancelled.append(frame.request)
                 else:
                     self._attach(frame)
-            if (count < len(space) or self.is_full) and not self.wire.has_buffered:
+            # Encrypted, each read gives one small piece, and the urgent may come behind others.
+            is_all = count < len(space) and not self.wire.is_encrypted
+            if (is_all or self.is_full) and not self.wire.has_buffered:
                 return
 
     def _check(self, header: Frame) -> int:
@@ -227,7 +239,7 @@ class ServerLane:
             return 0
         if header.kind == Kind.LAYOUT:
             return MAX_LAYOUT_BYTES
-        if header.kind == Kind.ATTACH:
+        if header.kind in (Kind.ATTACH, Kind.CANCEL):
             return 0
         if header.kind == Kind.SESSION:
             return max_call_bytes(header)
@@ -266,7 +278,12 @@ class ServerLane:
             if not session or signature is not None:
                 raise FrameError("a request of session 0, or of a session and for its shape alone")
         bound = BoundInputs(inputs, signature)
-        return Job(self, frame.request, layout, bound, results, slot, frame.slot, session)
+        terms = USUAL
+        if frame.second or frame.flags & urgency.PRIORITY_BITS:
+            terms = urgency.unpacked(frame.flags, frame.second, time.monotonic())
+        return Job(
+            self, frame.request, layout, bound, results, slot, frame.slot, session, terms=terms
+        )
 
     def _call(self, frame: Frame) -> Job:
         call = decode_call(frame)

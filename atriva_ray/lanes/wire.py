@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import math
 import os
 import select
 import socket
@@ -68,6 +69,11 @@ class Wire:
     def is_unix(self) -> bool:
         """Whether the other end is on this machine, and descriptors can be handed over."""
         return self._is_unix
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether what is read comes in pieces, of which the next may be there already."""
+        return self._encrypted is not None
 
     @property
     def unsent_count(self) -> int:
@@ -186,9 +192,14 @@ class Wire:
             views.append(view)
         return self._socket.sendmsg(views)
 
-    def wait(self) -> None:
-        """Block until something is there to read, or the connection ends, or a second is over."""
-        self._poll.poll(_LOOK_MS)
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Block until something is there to read, or the connection ends, or a second is over.
+
+        Args:
+            timeout_s: less than a second.
+        """
+        shorter = timeout_s is not None and timeout_s * 1e3 < _LOOK_MS
+        self._poll.poll(math.ceil((timeout_s or 0.0) * 1e3) if shorter else _LOOK_MS)
 
     def close(self) -> None:
         """Close the socket and every descriptor that nobody claimed; wakes who waits for it."""

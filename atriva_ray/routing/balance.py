@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import count
 
@@ -160,6 +161,29 @@ class Balancer:
         load.entry = 0  # where it was, it is no more
         if load.has_room(self._lasting_s):
             (self._mine if load.is_mine else self._far).put(load, now_s)
+
+    def wait_s(self, ahead: int) -> float | None:
+        """Return when one more request would be answered at the earliest, from now.
+
+        Args:
+            ahead: requests that wait for a replica and go before it.
+
+        Returns:
+            None where nothing can be said: a replica has room, or is not known yet.
+        """
+        rate_per_s = under_way = 0.0
+        shortest_s = math.inf
+        for load in self._loads.values():
+            if not load.service_time_s or load.has_room(self._lasting_s):
+                return None
+            shortest_s = min(shortest_s, load.service_time_s)
+            rate_per_s += load.route.slot_count / load.service_time_s
+            # Those that run are taken to be nearly done: who waits cannot be answered sooner.
+            there = load.in_flight + min(load.ahead, load.mean_ahead)
+            under_way += max(0.0, there - load.route.slot_count)
+        if not rate_per_s:
+            return None
+        return max(shortest_s, (under_way + ahead + 1) / rate_per_s)
 
     @property
     def lasts_s(self) -> float | None:

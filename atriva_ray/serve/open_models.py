@@ -19,6 +19,7 @@ from atriva_inference.errors import (
 )
 from atriva_inference.ports import Port
 from atriva_inference.tensor import Tensor
+from atriva_inference.terms import Priority
 from atriva_ray.errors import (
     BadRequestError,
     DeadlineExceededError,
@@ -46,6 +47,7 @@ _OPENERS = 4
 _MAX_WAITING = 1024
 _RETRY_AFTER_S = 1.0
 _LOOK_AFTER_EVERY_S = 5.0
+_MEDIUM_LEVEL = 2
 
 
 @dataclass(slots=True, eq=False)
@@ -93,7 +95,7 @@ class OpenModel:
         ports = _wanted_ports(self.model.outputs, request)
         inputs = _fitted(self.model.inputs, request.inputs)
         settings = self.offer.settings  # it may get new ones while it runs
-        outputs = await self.run(inputs, request.timeout_s)
+        outputs = await self.run(inputs, request.timeout_s, priority_of(request.priority))
         tensors = tuple(
             OutputTensor(
                 name,
@@ -106,7 +108,10 @@ class OpenModel:
         return InferAnswer(self.offer.name, self.offer.version, tensors, request.id)
 
     async def run(
-        self, inputs: Mapping[str, Tensor], timeout_s: float | None = None
+        self,
+        inputs: Mapping[str, Tensor],
+        timeout_s: float | None = None,
+        priority: Priority = Priority.MEDIUM,
     ) -> dict[str, Tensor]:
         """Run the model, counted and bounded; cancelling it cancels the request.
 
@@ -122,12 +127,12 @@ class OpenModel:
         self.running += 1
         try:
             with self.kept():
-                async with asyncio.timeout(timeout_s):
-                    outputs = await self.model.run_async(inputs)
+                left_s = None if timeout_s is None else max(0.0, timeout_s)
+                outputs = await self.model.run_async(inputs, timeout_s=left_s, priority=priority)
         except BaseException as error:
             self.tally.failed(time.perf_counter_ns() - began_ns)
-            if isinstance(error, TimeoutError) and timeout_s is not None:
-                raise DeadlineExceededError(self.offer.name, timeout_s) from None
+            if isinstance(error, DeadlineExceededError):  # clients know it by another name
+                raise DeadlineExceededError(self.offer.name, *error.args[1:]) from None
             raise
         finally:
             self.running -= 1
@@ -268,6 +273,16 @@ class OpenModels:
             pass
         except InferenceRuntimeError as error:  # with its router everything of it is gone
             _logger.info("model %s could not be given back: %s", each.offer.name, error)
+
+
+def priority_of(level: int) -> Priority:
+    """Return the priority that a client means, as with Triton's three levels: 1 is the highest.
+
+    0, and a request that says nothing, is the one in the middle.
+    """
+    if level == 1:
+        return Priority.HIGH
+    return Priority.LOW if level > _MEDIUM_LEVEL else Priority.MEDIUM
 
 
 def _wanted_ports(ports: Sequence[Port], request: InferRequest) -> list[tuple[str, Port]]:

@@ -9,6 +9,7 @@ from atriva_inference.errors import (
     BackendNotInstalledError,
     ClosedError,
     CompileError,
+    DeadlineExceededError,
     DeviceNotAvailableError,
     InferenceFailedError,
     InferenceRuntimeError,
@@ -22,6 +23,7 @@ from atriva_inference.errors import (
     ModelNotFoundError,
     ModelUnreadableError,
     OptionError,
+    OverloadedError,
     RequestBusyError,
     RequestError,
     RequestNotStartedError,
@@ -42,12 +44,14 @@ from atriva_inference.session import Session
 from atriva_inference.shape_cache import ShapeCacheInfo
 from atriva_inference.stream import Stream
 from atriva_inference.tensor import Tensor
+from atriva_inference.terms import Priority
 
 __all__ = [
     "AsyncRequest",
     "BackendNotInstalledError",
     "ClosedError",
     "CompileError",
+    "DeadlineExceededError",
     "Device",
     "DeviceNotAvailableError",
     "InferenceFailedError",
@@ -65,9 +69,11 @@ __all__ = [
     "ModelNotFoundError",
     "ModelUnreadableError",
     "OptionError",
+    "OverloadedError",
     "PerformanceHint",
     "Port",
     "Preprocessing",
+    "Priority",
     "Profile",
     "RequestBusyError",
     "RequestError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -14,8 +15,22 @@ __all__ = ["AnswerFuture", "awaited"]
 Value = TypeVar("Value")
 
 
+_cancelling = threading.Lock()
+
+
 class AnswerFuture(Future[Value]):
-    """A future whose callbacks may block, whatever thread settles it."""
+    """A future whose callbacks may block, whatever thread settles it.
+
+    It can be cancelled until it is settled. What then runs already is run to its end, and its
+    answer thrown away.
+
+    Attributes:
+        on_cancel: called once, by the thread that cancels it; whoever settles it takes it away, for
+            it may hold what the future is part of.
+    """
+
+    on_cancel: Callable[[], object] | None = None
+    _is_cancelled = False
 
     def __init__(self, post: Callable[[Callable[[], object]], object] | None = None) -> None:
         """Make a future.
@@ -26,6 +41,19 @@ class AnswerFuture(Future[Value]):
         """
         super().__init__()
         self._post = post
+
+    def cancel(self) -> bool:
+        """Give the request up; returns whether nobody was sooner."""
+        if not super().cancel():
+            return False
+        with _cancelling:
+            is_first, self._is_cancelled = not self._is_cancelled, True
+        if is_first:
+            self.set_running_or_notify_cancel()  # those who wait for several futures learn of it
+            on_cancel, self.on_cancel = self.on_cancel, None
+            if on_cancel is not None:
+                on_cancel()
+        return True
 
     def add_done_callback(self, fn: Callable[[Future[Value]], Any]) -> None:
         """Call a function with this future when it is done; at once if it is."""

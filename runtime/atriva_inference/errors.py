@@ -20,7 +20,9 @@
     ├── RequestError
     │   ├── RequestBusyError
     │   ├── RequestNotStartedError
-    │   ├── InferenceTimeoutError   (also a TimeoutError)
+    │   ├── InferenceTimeoutError   the answer is not there yet (a TimeoutError)
+    │   ├── DeadlineExceededError   no answer in the time that the caller gave (a TimeoutError)
+    │   ├── OverloadedError         too much waits already; later it may not
     │   ├── InferenceFailedError    the backend itself failed while it ran
     │   └── SessionError
     │       ├── SessionLostError    what a session remembered is gone
@@ -39,6 +41,7 @@ __all__ = [
     "BackendNotInstalledError",
     "ClosedError",
     "CompileError",
+    "DeadlineExceededError",
     "DeviceNotAvailableError",
     "InferenceFailedError",
     "InferenceRuntimeError",
@@ -52,6 +55,7 @@ __all__ = [
     "ModelNotFoundError",
     "ModelUnreadableError",
     "OptionError",
+    "OverloadedError",
     "RequestBusyError",
     "RequestError",
     "RequestNotStartedError",
@@ -339,6 +343,61 @@ class InferenceTimeoutError(RequestError, TimeoutError):
         return (
             f"no answer from {self.model!r} within {self.timeout_s:g} s; "
             "the request still runs and can be awaited again"
+        )
+
+
+class DeadlineExceededError(RequestError, TimeoutError):
+    """The time that the caller gave a request is over, or would be; it was given up.
+
+    Attributes:
+        model: the model's name.
+        timeout_s: how long the caller would wait.
+        expected_s: how long it would have taken with what waits already, where it was refused at
+            once; None where it was tried, and its time ran out before its answer was there.
+        stage: how far it had come by then, as a phrase; empty where that is not known.
+    """
+
+    def __init__(
+        self, model: str, timeout_s: float, expected_s: float | None = None, stage: str = ""
+    ) -> None:
+        super().__init__(model, timeout_s)
+        self.args = (model, timeout_s, expected_s, stage)  # an OSError takes a third for a file
+        self.model = model
+        self.timeout_s = timeout_s
+        self.expected_s = expected_s
+        self.stage = stage
+
+    def __str__(self) -> str:
+        if self.expected_s is None:
+            stage = self.stage and f" {self.stage}"
+            return (
+                f"no answer from {self.model!r} within {self.timeout_s:g} s; it was given up{stage}"
+            )
+        return (
+            f"{self.model!r} would answer in {self.expected_s:.3g} s at the earliest, with what "
+            f"waits already, and {self.timeout_s:g} s were allowed; nothing was run"
+        )
+
+
+class OverloadedError(RequestError):
+    """Too many requests wait already; nothing was run.
+
+    Attributes:
+        waiting: how many.
+        limit: how many may.
+        retry_after_s: when it is worth another try.
+    """
+
+    def __init__(self, waiting: int, limit: int, retry_after_s: float) -> None:
+        super().__init__(waiting, limit, retry_after_s)
+        self.waiting = waiting
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return (
+            f"{self.waiting:,} requests wait already, and at most {self.limit:,} may; "
+            f"try again in {self.retry_after_s:g} s"
         )
 
 

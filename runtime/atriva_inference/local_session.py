@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import TypeVar
@@ -203,7 +203,7 @@ class LocalSession:
         bound: BoundInputs,
         wrap: Callable[[dict[str, Array]], Value],
     ) -> None:
-        is_wanted = answer.set_running_or_notify_cancel()
+        is_wanted = not answer.done()
         outputs = error = None
         try:
             if is_wanted:
@@ -213,16 +213,20 @@ class LocalSession:
         self._order.leave()  # first, so that a callback may run requests itself
         if not is_wanted:
             return
+        value = None
         try:
-            if error is not None or outputs is None:
+            if outputs is not None:
+                value = wrap(outputs)
+        except BaseException as failure:  # noqa: BLE001 - likewise
+            error = failure
+        with suppress(InvalidStateError):  # it was cancelled meanwhile
+            if error is not None or value is None:
                 answer.set_exception(error)
             else:
-                answer.set_result(wrap(outputs))
-        except BaseException as failure:  # noqa: BLE001 - likewise
-            answer.set_exception(failure)
+                answer.set_result(value)
 
     def _refuse(self, answer: AnswerFuture[Value]) -> None:
-        if answer.set_running_or_notify_cancel():
+        with suppress(InvalidStateError):  # it was cancelled meanwhile
             answer.set_exception(self._closed_error())
 
     def _sound_slot(self) -> SessionSlot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
@@ -12,6 +13,7 @@ from atriva_inference.request import AsyncRequest
 from atriva_inference.session import Session
 from atriva_inference.stream import Stream
 from atriva_inference.tensor import Tensor
+from atriva_inference.terms import USUAL, Priority, Terms, make_terms
 
 if TYPE_CHECKING:
     from atriva_inference.executor import Executor, Outputs
@@ -77,41 +79,89 @@ class Model:
         """Hits, misses and size of the cache of models compiled for one shape."""
         return self._executor.shape_cache_info()
 
-    def run(self, inputs: Inputs) -> dict[str, Tensor]:
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        timeout_s: float | None = None,
+        priority: Priority | str = Priority.MEDIUM,
+    ) -> dict[str, Tensor]:
         """Run one request and block for its answer.
+
+        Args:
+            inputs: dict of input name to `Tensor` or array.
+            timeout_s: how long to wait for the answer, in seconds from now; None: as long as it
+                takes. A request whose time is over is given up: it is not run, or, if it runs
+                already, its answer is thrown away.
+            priority: HIGH before MEDIUM before LOW, where requests wait.
 
         Raises:
             InputError: names, shapes or element types do not fit.
             InferenceFailedError: the backend failed on these inputs.
+            DeadlineExceededError: no answer in time; or there would not be one, with what waits
+                already, which is said at once.
+            OverloadedError: as many requests wait as may.
+            OptionError: no such time or priority.
             ClosedError: the model is closed.
         """
-        return self._wrap(self._executor.run(self._bind(inputs, None)))
+        bound = self._bind(inputs, None)
+        return self._wrap(self._executor.run(bound, terms=_terms(timeout_s, priority)))
 
-    def run_staged(self, inputs: Inputs, staging: Staging) -> dict[str, Tensor]:
+    def run_staged(
+        self,
+        inputs: Inputs,
+        staging: Staging,
+        *,
+        timeout_s: float | None = None,
+        priority: Priority | str = Priority.MEDIUM,
+    ) -> dict[str, Tensor]:
         """Like `run`, converting into `staging`; for one thread at a time per staging."""
-        return self._wrap(self._executor.run(self._bind(inputs, staging)))
+        bound = self._bind(inputs, staging)
+        return self._wrap(self._executor.run(bound, terms=_terms(timeout_s, priority)))
 
     def submit(
-        self, inputs: Inputs, staging: Staging | None = None
+        self,
+        inputs: Inputs,
+        staging: Staging | None = None,
+        *,
+        timeout_s: float | None = None,
+        priority: Priority | str = Priority.MEDIUM,
     ) -> AnswerFuture[dict[str, Tensor]]:
         """Queue one request and return at once.
 
         Args:
             inputs: arrays that must not change until the future is done.
             staging: memory to convert into, also not to be used again until then.
+            timeout_s: as for `run`.
+            priority: as for `run`.
 
         Returns:
             A future whose result is what `run` returns, and whose exception is what it raises.
-            Cancelling it works until the request begins to run.
-        """
-        return self._executor.submit(self._bind(inputs, staging), self._wrap)
+            Cancelling it works until it is done: the request is not run, or, if it runs already,
+            its answer is thrown away.
 
-    async def run_async(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Run one request without blocking the event loop; raises what `run` raises.
+        Raises:
+            InputError, OptionError, ClosedError: as for `run`.
+            DeadlineExceededError: it could not be answered in time.
+            OverloadedError: as many requests wait as may.
+        """
+        bound = self._bind(inputs, staging)
+        return self._executor.submit(bound, self._wrap, terms=_terms(timeout_s, priority))
+
+    async def run_async(
+        self,
+        inputs: Inputs,
+        *,
+        timeout_s: float | None = None,
+        priority: Priority | str = Priority.MEDIUM,
+    ) -> dict[str, Tensor]:
+        """Run one request without blocking the event loop; takes and raises what `run` does.
 
         Inputs are checked and converted on the event loop's thread before the first await.
+        Cancelling the task cancels the request.
         """
-        return await awaited(self.submit(inputs))
+        future = self.submit(inputs, timeout_s=timeout_s, priority=priority)
+        return await awaited(future)
 
     def create_async_request(
         self, callback: Callable[[AsyncRequest], None] | None = None
@@ -199,3 +249,9 @@ class Model:
     def _check_open(self) -> None:
         if self._is_closed:
             raise ClosedError(f"model {self._name!r}")
+
+
+def _terms(timeout_s: float | None, priority: Priority | str) -> Terms:
+    if timeout_s is None and priority is Priority.MEDIUM:
+        return USUAL
+    return make_terms(timeout_s, priority, time.monotonic())

@@ -14,6 +14,7 @@ from atriva_inference.errors import (
     RequestNotStartedError,
 )
 from atriva_inference.tensor import Tensor
+from atriva_inference.terms import Priority
 
 if TYPE_CHECKING:
     from atriva_inference.binding import Inputs
@@ -54,18 +55,33 @@ class AsyncRequest:
         self._lock = threading.Lock()
         self._future: Future[dict[str, Tensor]] | None = None
 
-    def start(self, inputs: Inputs) -> None:
+    def start(
+        self,
+        inputs: Inputs,
+        *,
+        timeout_s: float | None = None,
+        priority: Priority | str = Priority.MEDIUM,
+    ) -> None:
         """Queue the inputs and return at once; do not change their arrays until it is done.
+
+        Args:
+            inputs: as for `Model.run`.
+            timeout_s: how long the request may take, in seconds from now; then it is given up, and
+                `wait` raises `DeadlineExceededError`.
+            priority: as for `Model.run`.
 
         Raises:
             RequestBusyError: the request still runs.
             InputError: the inputs do not fit; the request can be started again.
+            DeadlineExceededError, OverloadedError: as for `Model.submit`; likewise.
             ClosedError: the model is closed.
         """
         with self._lock:
             if self._future is not None and not self._future.done():
                 raise RequestBusyError(self._model.name)
-            future = self._future = self._model.submit(inputs)
+            future = self._future = self._model.submit(
+                inputs, timeout_s=timeout_s, priority=priority
+            )
         if self._callback is not None:
             future.add_done_callback(self._call_back)
 
@@ -78,6 +94,7 @@ class AsyncRequest:
         Raises:
             RequestNotStartedError: `start` was never called.
             InferenceTimeoutError: no answer in time; the request still runs.
+            DeadlineExceededError: the time that `start` gave it is over.
             InferenceFailedError: the backend failed on these inputs.
             ClosedError: the model was closed before the request began to run.
         """

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy.typing as npt
 
 from atriva_inference.adaptive import compile_adaptive
+from atriva_inference.admission import DEFAULT_MAX_WAITING, check_max_waiting
 from atriva_inference.backend import Backend, CompiledModel, make_backend
 from atriva_inference.device import Device, DeviceSpec
 from atriva_inference.errors import ClosedError, CompileError, DeviceNotAvailableError, OptionError
@@ -105,6 +106,7 @@ class InferenceRuntime:
         config: Mapping[str, Any] | None = None,
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
         name: str | None = None,
+        max_waiting: int | None = DEFAULT_MAX_WAITING,
     ) -> Model:
         """Read a model and compile it; blocks until it can answer.
 
@@ -119,13 +121,16 @@ class InferenceRuntime:
             preprocessing: what to build into the model so that it takes uint8 pixels: a
                 `Preprocessing`, or a mapping of its fields.
             name: what to call the model; the file's name when None.
+            max_waiting: requests that may wait while others run; one more is refused at once with
+                `OverloadedError`. None: any number.
 
         Raises:
             ModelError: the file is missing, unreadable, or no candidate can compile it.
             DeviceNotAvailableError: no such device is there.
-            OptionError: the device, hint, config or preprocessing is not acceptable.
+            OptionError: the device, hint, config, preprocessing or limit is not acceptable.
         """
         self._check_open()
+        limit = check_max_waiting(max_waiting)
         spec = DeviceSpec.parse(device)
         options = CompileOptions(
             PerformanceHint.parse(performance_hint),
@@ -135,7 +140,7 @@ class InferenceRuntime:
         files = ModelFiles.find(model_path)
         compiled = compile_model(self._backend, files, spec, options)
         model_name = name or files.name
-        model = Model(model_name, LocalExecutor(model_name, compiled))
+        model = Model(model_name, LocalExecutor(model_name, compiled, limit))
         self._models.add(model)
         return model
 

@@ -8,9 +8,10 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Self
 
 from atriva_inference.binding import Staging
-from atriva_inference.errors import ClosedError, InferenceRuntimeError
+from atriva_inference.errors import ClosedError, DeadlineExceededError, InferenceRuntimeError
 from atriva_inference.request import await_outputs
 from atriva_inference.tensor import Tensor
+from atriva_inference.terms import Priority
 
 if TYPE_CHECKING:
     from atriva_inference.binding import Inputs
@@ -32,13 +33,30 @@ class Stream:
         self._staging = Staging()
         self._is_closed = False
 
-    def run(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Run one request and block for its answer; raises what `Model.run` raises."""
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        timeout_s: float | None = None,
+        priority: Priority | str = Priority.MEDIUM,
+    ) -> dict[str, Tensor]:
+        """Run one request and block for its answer; takes and raises what `Model.run` does."""
         self._check_open()
-        return self._model.run_staged(inputs, self._staging)
+        try:
+            return self._model.run_staged(
+                inputs, self._staging, timeout_s=timeout_s, priority=priority
+            )
+        except DeadlineExceededError:  # it may run still, on the buffers
+            self._staging = Staging()
+            raise
 
     def map(
-        self, inputs: Iterable[Inputs], in_flight: int | None = None
+        self,
+        inputs: Iterable[Inputs],
+        in_flight: int | None = None,
+        *,
+        timeout_s: float | None = None,
+        priority: Priority | str = Priority.MEDIUM,
     ) -> Iterator[dict[str, Tensor]]:
         """Run every item and yield the answers in the order of the items.
 
@@ -49,10 +67,12 @@ class Stream:
         Args:
             inputs: each item as for `run`; arrays must not change until their answer is yielded.
             in_flight: requests under way at once; twice `Model.parallelism` when None.
+            timeout_s: how long each may take, in seconds from when it is taken.
+            priority: of each, as for `Model.run`.
         """
         self._check_open()
         limit = in_flight if in_flight is not None else 2 * self._model.parallelism
-        return self._mapped(inputs, max(1, limit))
+        return self._mapped(inputs, max(1, limit), timeout_s, priority)
 
     def close(self) -> None:
         """Give the buffers back; the model stays open."""
@@ -65,7 +85,13 @@ class Stream:
     def __exit__(self, *_exc_info: object) -> None:
         self.close()
 
-    def _mapped(self, inputs: Iterable[Inputs], limit: int) -> Iterator[dict[str, Tensor]]:
+    def _mapped(
+        self,
+        inputs: Iterable[Inputs],
+        limit: int,
+        timeout_s: float | None,
+        priority: Priority | str,
+    ) -> Iterator[dict[str, Tensor]]:
         waiting: deque[tuple[Future[dict[str, Tensor]], Staging]] = deque()
         free = [Staging() for _ in range(limit)]
         name = self._model.name
@@ -78,7 +104,7 @@ class Stream:
 
         def submit(item: Inputs, staging: Staging) -> Future[dict[str, Tensor]]:
             try:
-                return self._model.submit(item, staging)
+                return self._model.submit(item, staging, timeout_s=timeout_s, priority=priority)
             except InferenceRuntimeError as error:
                 refused: Future[dict[str, Tensor]] = Future()
                 refused.set_exception(error)

@@ -37,7 +37,7 @@ EXAMPLES = {
     "ResumeError": ("out", ("model was 1 and is 2",)),
     "TooManyBadRowsError": (4, 3, "a.png: no picture"),
     "PictureError": ("it is neither JPEG nor PNG",),
-    "DeadlineExceededError": ("conv", 0.25),
+    "DeadlineExceededError": ("conv", 0.25, 0.75, ""),
     "ServeError": ("it cannot be served",),
     "BadRequestError": ("the body is not JSON",),
     "UnauthorizedError": (),

@@ -15,6 +15,7 @@ import psutil
 
 from atriva_inference.binding import BoundInputs
 from atriva_inference.ports import Port
+from atriva_inference.terms import USUAL
 from atriva_ray.lanes.client_lane import ClientLane
 from atriva_ray.lanes.connect import connect_tcp, connect_unix
 from atriva_ray.lanes.handshake import make_token
@@ -76,7 +77,7 @@ class Runner:
             with self._lock:
                 self.inside -= 1
 
-    def submit(self, bound, wrap):
+    def submit(self, bound, wrap, **_terms):
         self.submitted += 1
         return self._threads.submit(lambda: wrap(self.run(bound)))
 
@@ -130,12 +131,13 @@ class Replica:
 class Question:
     """One request, and how often it came back."""
 
-    def __init__(self, arrays=None, signature=None, session=0, call=None):
+    def __init__(self, arrays=None, signature=None, session=0, call=None, terms=USUAL):
         if not isinstance(arrays, dict):
             arrays = {"x": arrays}
         self.session = session if call is None else call.session
         self.call = call
         self.bound = BoundInputs(arrays, signature)
+        self.terms = terms
         self.returned = 0
         self.reply = None
         self.reason = None

@@ -97,7 +97,7 @@ class FakeModel:
         future.set_result({})
         return future
 
-    async def run_async(self, _):
+    async def run_async(self, _, **_terms):
         await self.answer.wait()
         assert not self.is_closed
         return {}

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
 
-from atriva_ray.errors import ModelUnavailableError
+from atriva_inference import Priority, Tensor
+from atriva_inference.executor import LocalExecutor
+from atriva_inference.model import Model
+from atriva_ray.errors import DeadlineExceededError, ModelUnavailableError, OverloadedError
 from atriva_ray.serve import open_models as open_models_module
-from atriva_ray.serve.open_models import OpenModels
+from atriva_ray.serve.open_models import OpenModel, OpenModels, priority_of
+from atriva_ray.serve.statuses import Code, status_of
 from atriva_ray.serve.table import Offer, OfferState, Table, TableVersion
 from tests.serve.fake_cluster import FakeCluster
 from tests.serve.test_catalog import eventually, run
+from tests.unit.fakes import FakeCompiledModel
 
 
 @pytest.fixture
@@ -130,3 +136,86 @@ def test_what_is_lost_before_it_is_open_is_a_failure(cluster):
             assert models.find("a").model.is_loaded
 
     run(work())
+
+
+@pytest.fixture
+def held():
+    """A real model whose only slot is held until the gate is opened: its gate, and what ran."""
+    gate, ran = threading.Event(), []
+
+    def infer(array):
+        ran.append(int(array[0]))
+        assert gate.wait(60)
+        return array
+
+    executor = LocalExecutor("inner", FakeCompiledModel(slot_count=1, infer=infer), 2)
+    with Model("inner", executor) as model:
+        yield OpenModel(ready("outer"), model), gate, ran
+        gate.set()
+
+
+def x(value):
+    return {"x": Tensor.from_numpy([value], layout=None)}
+
+
+def test_a_clients_deadline_reaches_the_model_and_a_late_request_is_not_run(held):
+    found, gate, ran = held
+
+    async def work():
+        first = asyncio.create_task(found.run(x(1)))
+        await eventually(lambda: ran == [1])
+        for timeout_s in (0.01, 0.0, -1.0):
+            with pytest.raises(DeadlineExceededError, match="'outer'") as caught:
+                await found.run(x(2), timeout_s)
+            assert (status_of(caught.value).http, found.running) == (504, 1)
+        gate.set()
+        await first
+        await found.run(x(3), 60.0)
+
+    run(work())
+    assert ran == [1, 3]
+    assert found.tally.fail_count == 3
+
+
+def test_a_clients_priority_reaches_the_model(held):
+    found, gate, ran = held
+
+    async def work():
+        tasks = [asyncio.create_task(found.run(x(1)))]
+        await eventually(lambda: ran == [1])
+        tasks += [
+            asyncio.create_task(found.run(x(2 + level), None, priority_of(level)))
+            for level in (3, 1)
+        ]
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(*tasks)
+
+    run(work())
+    assert ran == [1, 3, 5]
+
+
+def test_a_model_whose_queue_is_full_says_when_to_come_back(held):
+    found, gate, ran = held
+
+    async def work():
+        tasks = [asyncio.create_task(found.run(x(1)))]
+        await eventually(lambda: ran == [1])
+        tasks += [asyncio.create_task(found.run(x(2))) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError) as caught:
+            await found.run(x(3))
+        status = status_of(caught.value)
+        assert (status.http, status.code) == (503, Code.RESOURCE_EXHAUSTED)
+        assert status.retry_after_s == caught.value.retry_after_s > 0
+        gate.set()
+        await asyncio.gather(*tasks)
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"), [(0, "MEDIUM"), (1, "HIGH"), (2, "MEDIUM"), (3, "LOW"), (2**63, "LOW")]
+)
+def test_levels_are_tritons(level, priority):
+    assert priority_of(level) is Priority[priority]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
 
-from atriva_inference.errors import ClosedError, InferenceFailedError
+from atriva_inference.errors import ClosedError, DeadlineExceededError, InferenceFailedError
 from atriva_inference.executor import LocalExecutor
 from atriva_inference.model import Model
 from atriva_inference.tensor import Tensor
+from atriva_inference.waiting_queue import WaitingQueue
 
 from .fakes import FakeCompiledModel
 
@@ -129,15 +129,15 @@ def test_threads_get_their_turn_in_the_order_they_came(make_model, gate):
     assert gate.entered == [0, 1, 2, 3, 4]
 
 
-class Line(deque):
+class Line(WaitingQueue):
     """A queue that tells when somebody has joined it."""
 
     def __init__(self):
         super().__init__()
         self.joined = threading.Semaphore(0)
 
-    def append(self, item):
-        super().append(item)
+    def put(self, item, terms):
+        super().put(item, terms)
         self.joined.release()
 
 
@@ -176,7 +176,7 @@ def test_an_interrupted_wait_does_not_lose_the_slot(make_model, gate, monkeypatc
             return self.given[0]
 
     with monkeypatch.context() as patch:
-        patch.setattr("atriva_inference.executor.Future", Interrupted)
+        patch.setattr("atriva_inference.slot_pool.Future", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             model.run({"x": [2]})
 
@@ -254,6 +254,74 @@ def test_a_cancelled_request_is_not_run(make_model, gate):
     assert answer(first.result(PATIENCE_S)) == 0
     assert second.cancelled()
     assert gate.entered == [0, 2]
+
+
+def test_whoever_waits_for_several_futures_learns_of_one_that_is_cancelled(make_model, gate):
+    model = make_model(gate, 1)
+    futures = [model.submit({"x": [value]}) for value in range(2)]
+    gate.wait_until_entered(1)
+    assert all(future.cancel() for future in futures)
+    assert all(future.cancel() for future in futures)
+    assert not wait(futures, PATIENCE_S).not_done
+    gate.let_out(1)
+
+
+def test_a_callback_may_run_requests_with_a_deadline(make_model):
+    """It is on the only thread, and must not wait for another one."""
+    model = make_model(slot_count=1)
+    seen = []
+    finished = threading.Event()
+
+    def callback(_request):
+        seen.append(answer(model.run({"x": [5]}, timeout_s=PATIENCE_S)))
+        with pytest.raises(DeadlineExceededError):
+            model.run({"x": [6]}, timeout_s=0)
+        finished.set()
+
+    model.create_async_request(callback).start({"x": [1]})
+    assert finished.wait(PATIENCE_S)
+    assert seen == [10]
+
+
+def test_the_urgent_have_the_next_slot_whether_they_run_or_were_submitted(make_model, gate):
+    model = make_model(gate, 1)
+    first = model.submit({"x": [0]})
+    gate.wait_until_entered(1)
+    line = model._executor._pool._waiting = Line()
+    futures = [first]
+    with ThreadPoolExecutor(3) as threads:
+        for value, priority in ((3, "low"), (2, "medium"), (1, "high")):
+            futures.append(threads.submit(model.run, {"x": [value]}, priority=priority))
+            assert line.joined.acquire(timeout=PATIENCE_S)
+        gate.let_out(4)
+        for future in futures:
+            future.result(PATIENCE_S)
+    futures = [model.submit({"x": [4]})]
+    gate.wait_until_entered(5)
+    futures += [model.submit({"x": [5 + n]}, priority=p) for n, p in enumerate(("low", "high"))]
+    gate.let_out(3)
+    for future in futures:
+        future.result(PATIENCE_S)
+    assert gate.entered == [0, 1, 2, 3, 4, 6, 5]
+
+
+def test_one_given_up_while_it_waits_is_not_run_and_while_it_runs_is_not_heard(make_model, gate):
+    model = make_model(gate, 1)
+    runs = model.submit({"x": [0]})
+    gate.wait_until_entered(1)
+    late = model.submit({"x": [1]}, timeout_s=0.01)
+    waits = model.submit({"x": [2]})
+    with pytest.raises(DeadlineExceededError, match="while it waited"):
+        late.result(PATIENCE_S)
+    assert runs.cancel()
+    assert runs.cancelled()
+    gate.let_out(2)
+    assert answer(waits.result(PATIENCE_S)) == 4
+    assert gate.entered == [0, 2]
+    with pytest.raises(DeadlineExceededError, match="while it ran"):
+        model.run({"x": [3]}, timeout_s=0.05)
+    gate.let_out(2)
+    assert answer(model.run({"x": [4]})) == 8
 
 
 # -- shapes ----------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from atriva_inference.executor import LocalExecutor
 from atriva_inference.model import Model
 from atriva_inference.ports import Port
 from atriva_inference.runtime import InferenceRuntime
+from atriva_inference.terms import Priority
 from atriva_ray.batch import chunk
 from atriva_ray.batch.fragment_run import FragmentWork, RowRun, run_fragment
 from atriva_ray.batch.fragments import Fragment, InputFile, Piece
@@ -523,13 +524,15 @@ class Watched(Model):
         self.changed = threading.Condition()
         self.under_way = 0
         self.most = 0
+        self.terms = []
 
-    def submit(self, inputs, staging=None):
+    def submit(self, inputs, staging=None, **terms):
+        self.terms.append(terms)
         with self.changed:
             self.under_way += 1
             self.most = max(self.most, self.under_way)
             self.changed.notify_all()
-        future = super().submit(inputs, staging)
+        future = super().submit(inputs, staging, **terms)
         future.add_done_callback(self.settled)
         return future
 
@@ -567,6 +570,7 @@ def test_no_more_requests_are_under_way_than_said_and_no_less(run, slots, batch_
         result = running.result(PATIENCE_S)
     assert model.most == 4 * slots
     assert result.numbers == list(range(100))
+    assert all(terms == {"priority": Priority.LOW} for terms in model.terms)
 
 
 class Alive:

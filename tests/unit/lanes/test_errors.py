@@ -50,7 +50,7 @@ ARGUMENTS = {
     "ResumeError": ("out", ("model was 1 and is 2",)),
     "TooManyBadRowsError": (4, 3, "a.png: no picture"),
     "PictureError": ("no picture",),
-    "DeadlineExceededError": ("conv", 0.25),
+    "DeadlineExceededError": ("conv", 0.25, 0.75, ""),
     "ServeError": ("it cannot be served",),
     "BadRequestError": ("the body is not JSON",),
     "UnauthorizedError": (),

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atriva_inference.terms import RANKS, Priority, Terms
+from atriva_inference.turns import PATIENCE
 from atriva_ray.lanes.fair_queue import FairQueue
 
 OWNERS = "abcd"
@@ -91,7 +93,7 @@ def test_it_does_as_a_line_of_owners_would(steps):
         elif step == "fill":
             assert queue.fill(*arguments, weigh) == model.fill(*arguments, weigh)
         elif not model.line:
-            with pytest.raises(KeyError):
+            with pytest.raises(IndexError):
                 queue.take()
         else:
             assert queue.take() == model.take()
@@ -231,3 +233,116 @@ def test_nothing_is_left_of_one_that_is_dropped():
     assert queue.drop("never there") == []
     assert len(queue) == 1
     assert queue.take() == "x"
+
+
+HIGH = Terms(priority=Priority.HIGH)
+LOW = Terms(priority=Priority.LOW)
+
+
+def until(deadline_s, priority=Priority.MEDIUM):
+    return Terms(1.0, deadline_s, priority)
+
+
+def test_the_urgent_go_first_whoever_they_belong_to():
+    queue = FairQueue()
+    for owner in "ab":
+        queue.put(owner, f"{owner} low", LOW)
+        queue.put(owner, f"{owner} usual")
+        queue.put(owner, f"{owner} high", HIGH)
+    assert [queue.take() for _ in range(6)] == [
+        *("a high", "b high", "a usual", "b usual", "a low", "b low")
+    ]
+
+
+def test_the_earliest_deadline_of_all_owners_goes_first():
+    queue = FairQueue()
+    queue.put("a", "whenever")
+    queue.put("a", "late", until(9))
+    queue.put("a", "middle", until(5))
+    queue.put("b", "early", until(1))
+    queue.put("b", "early too", until(1))
+    queue.put("b", "high", until(99, Priority.HIGH))
+    assert [queue.take() for _ in range(6)] == [
+        *("high", "early", "early too", "middle", "late", "whenever")
+    ]
+
+
+def test_those_without_urgency_have_their_share():
+    queue = FairQueue()
+    queue.put("batch", "low", LOW)
+    taken = []
+    for number in range(PATIENCE + 1):
+        queue.put("greedy", number, HIGH)
+        taken.append(queue.take())
+    assert taken[-1] == "low"
+    assert "low" not in taken[:-1]
+
+
+def test_what_is_less_urgent_may_go_along():
+    queue = FairQueue()
+    queue.put("a", "low", LOW)
+    queue.put("b", "usual")
+    queue.put("b", "timed", until(3))
+    queue.put("c", "high", HIGH)
+    assert list(queue) == ["high", "timed", "usual", "low"]
+    assert [queue.take(), *queue.fill(2, lambda _item: 1)] == ["high", "timed", "usual"]
+    assert queue.fill(8, lambda _item: 1) == ["low"]
+    assert len(queue) == 0
+    with pytest.raises(IndexError):
+        queue.take()
+
+
+def test_one_that_does_not_fit_stays_in_its_place():
+    queue = FairQueue()
+    for item, terms in {"x1": HIGH, "y": until(1), "x2": until(2), "x3": LOW}.items():
+        queue.put("a", item, terms)
+    assert queue.take() == "x1"
+    assert queue.fill(8, lambda item: int(item[0] == "x")) == ["x2", "x3"]
+    assert queue.take() == "y"
+    assert len(queue) == 0
+
+
+entries = st.tuples(
+    st.sampled_from(OWNERS),
+    st.sampled_from([Terms(), HIGH, LOW, until(1), until(2), until(1, Priority.HIGH)]),
+)
+
+
+@given(st.lists(entries, max_size=30), st.sampled_from(OWNERS), st.integers(0, 40))
+def test_removing_and_dropping_leave_the_others_as_they_are(entries, owner, number):
+    queue, other = FairQueue(), FairQueue()
+    whose = {}
+    for index, (each, terms) in enumerate(entries):
+        whose[index] = each
+        queue.put(each, index, terms)
+        if index != number or each != owner:
+            other.put(each, index, terms)
+    mine = number in whose and whose[number] == owner
+    assert queue.remove(owner, lambda item: item == number) == (number if mine else None)
+    assert queue.remove(owner, lambda item: item == number) is None
+    for each in OWNERS:
+        assert queue.count_of(each) == other.count_of(each)
+    assert sorted(queue.drop(owner)) == sorted(other.drop(owner))
+    assert len(queue) == len(other)
+    taken = [queue.take() for _ in range(len(queue))]
+    assert owner not in {whose[index] for index in taken}
+    if len(taken) < PATIENCE:  # else some have their turn for their patience, from another time on
+        ranks = [entries[index][1].rank for index in taken]
+        assert ranks == sorted(ranks)
+    assert not queue._turns.waiting
+
+
+@given(st.lists(entries, min_size=40, max_size=80))
+def test_every_rank_has_its_turn_while_others_keep_coming(entries):
+    queue, waits = FairQueue(), {}
+    left = Counter()
+    for index, (owner, terms) in enumerate(entries):
+        queue.put(owner, (index, terms.rank), terms)
+        queue.put(owner, (index, HIGH.rank), HIGH)
+        for rank in (terms.rank, HIGH.rank):
+            left[rank] += 1
+            waits.setdefault(rank, 0)
+        _, taken = queue.take()
+        left[taken] -= 1
+        waits = {rank: 0 if rank == taken else waits[rank] + 1 for rank in +left}
+        assert all(count <= PATIENCE + RANKS for count in waits.values())

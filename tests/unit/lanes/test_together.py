@@ -10,6 +10,7 @@ import pytest
 from atriva_inference.binding import BoundInputs
 from atriva_inference.errors import InferenceFailedError
 from atriva_inference.ports import Port
+from atriva_inference.terms import Terms
 from atriva_ray.lanes.fair_queue import FairQueue
 from atriva_ray.lanes.layout import Layout
 from atriva_ray.lanes.server_lane import INLINE_BYTES, Job
@@ -134,9 +135,9 @@ def test_large_requests_are_taken_together_too_unless_the_batch_were_huge():
 def test_no_larger_batch_is_made_than_is_over_in_time():
     together = learned(lambda rows: 0.04 + 0.001 * rows)
     jobs = [job(np.ones((1, 4))) for _ in range(32)]
-    jobs[0].deadline_s = time.monotonic() + 0.05
+    jobs[0].terms = Terms(deadline_s=time.monotonic() + 0.05)
     assert 1 < len(together.take(queue_of(jobs))) <= 8
-    jobs[0].deadline_s = time.monotonic() + 10
+    jobs[0].terms = Terms(deadline_s=time.monotonic() + 10)
     assert len(together.take(queue_of(jobs))) == 32
 
 
@@ -147,11 +148,11 @@ def test_nobody_waits_beyond_a_deadline():
     assert wait is not None  # to see whether others come
     assert 0 < together.left_s(wait, queue) < 0.02
     late = job(np.ones((1, 4)))
-    late.deadline_s = time.monotonic() + 0.021
+    late.terms = Terms(deadline_s=time.monotonic() + 0.021)
     queue.put(1, late)
     assert together.left_s(wait, queue) < 0.0015
     tight = learned(lambda _rows: 0.02)
-    late.deadline_s = time.monotonic() + 0.01
+    late.terms = Terms(deadline_s=time.monotonic() + 0.01)
     assert tight.plan_wait(queue_of([late])) is None
 
 

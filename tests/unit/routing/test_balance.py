@@ -110,6 +110,45 @@ def test_an_answer_that_tells_no_time_leaves_the_speed_unknown():
     assert send(balancer) == "failing"
 
 
+def test_nothing_is_said_of_a_wait_while_there_is_room_or_a_replica_is_not_known():
+    assert Balancer().wait_s(5) is None
+    balancer = balancer_of(route("a"), route("b"))
+    assert balancer.wait_s(5) is None
+    measure(balancer, a=0.1)
+    send_until_full(balancer)
+    assert balancer.wait_s(5) is None  # b may be anything
+    balancer.finished("b", 0.0, 0.1)
+    assert balancer.wait_s(5) is None  # there is room again
+    send_until_full(balancer)
+    assert balancer.wait_s(5) is not None
+
+
+def send_until_full(balancer):
+    while balancer.choose(0.0) is not None:
+        send(balancer)
+
+
+@given(st.floats(1e-3, 10), st.integers(1, 8), st.integers(0, 200))
+def test_a_wait_is_what_one_replica_needs_for_those_ahead_at_least(service_s, slots, ahead):
+    balancer = balancer_of(route("a", slots))
+    measure(balancer, a=service_s)
+    send_until_full(balancer)
+    there = balancer.in_flight["a"] - slots  # those that run are taken to be nearly done
+    rounds = (there + ahead) // slots + 1
+    assert service_s <= balancer.wait_s(ahead) <= rounds * service_s * (1 + 1e-9)
+    assert balancer.wait_s(ahead) > (rounds - 1) * service_s * (1 - 1e-9)
+
+
+def test_the_queue_that_other_clients_make_is_waited_for_too():
+    balancer = balancer_of(route("a"))
+    send(balancer)
+    for _ in range(30):
+        balancer.started("a", 0.0)
+        balancer.finished("a", 0.0, 1.0, queue_len=10)
+    send_until_full(balancer)
+    assert balancer.wait_s(0) > 8
+
+
 def test_speed_is_a_moving_average():
     balancer = balancer_of(route("a"), route("b"))
     measure(balancer, a=0.010, b=0.014)
