@@ -231,6 +231,7 @@ class Dispatcher:
         with self._changed:
             self._check_open()
             while not self._lines:
+                self._post(self._on_wanted)  # it may have none because nobody asked for long
                 self._changed.wait(_PATIENCE_S)
                 self._check_open()
             lines = self._usable()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from atriva_ray.routing.reports import LoadBook, LoadReport, ModelLoad
@@ -43,6 +45,12 @@ def test_only_new_answers_are_a_sign_of_requests(book):
     assert not book.load_of("m", ["r1"], 12.0).was_asked
     book.replica_reported("r1", report(1.0, answered=10), 14.0)
     assert book.load_of("m", ["r1"], 14.0).was_asked
+
+
+def test_an_open_session_keeps_a_model_awake(book):
+    for now_s in (10.0, 12.0):
+        book.replica_reported("r1", replace(report(1.0, answered=9), session_count=1), now_s)
+    assert book.load_of("m", ["r1"], 12.0).was_asked
 
 
 def test_a_replica_that_says_nothing_is_unknown_and_not_idle(book):
