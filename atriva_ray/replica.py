@@ -237,6 +237,7 @@ class Replica:
             lanes.lane_count,
             self._executor.parallelism,
             lanes.busy.service_time_s or calls.service_time_s,
+            self._executor.session_count,
         )
 
     async def watch(self) -> None:

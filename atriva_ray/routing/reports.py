@@ -25,6 +25,7 @@ class LoadReport:
         client_count: programs that are connected.
         slot_count: requests it runs at once.
         service_time_s: moving average of what one request takes the device; None before the first.
+        session_count: sessions that are open, which end with it.
     """
 
     busy_s: float
@@ -33,6 +34,7 @@ class LoadReport:
     client_count: int
     slot_count: int
     service_time_s: float | None = None
+    session_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class LoadBook:
             report,
             now_s,
             min(max(0.0, busy_slots), float(report.slot_count)),
-            answered > 0 or report.queue_len > 0,
+            answered > 0 or report.queue_len > 0 or report.session_count > 0,
         )
 
     def client_reported(self, client_id: str, outstanding: Mapping[str, int], now_s: float) -> None:
