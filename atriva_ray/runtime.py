@@ -177,8 +177,9 @@ class InferenceRuntime:
             performance_hint: as in one process.
             config: as in one process.
             preprocessing: as in one process; the pixels are what travels to the replicas.
-            batching: whether small requests that wait at a replica may run as one. It is done only
-                where the model was seen to treat every row by itself.
+            batching: whether requests that wait at a replica may run as one. It is done only where
+                the model was seen to treat every row by itself, and as many at once as the device
+                was seen to do most with.
             name: what other programs and `unload` know the model by. None: the file's name, and the
                 model is shared only with programs that load the same content in the same way.
             replicas: how many; ``auto`` puts one on every device that AUTO chose. If the model is
