@@ -273,12 +273,21 @@ class ElasticCore(RouterCore):
             if limits.max_count > self._minimum(state) and not limits.is_asleep and state.has_ready
         ]
 
+    def _session_count(self, replica_id: str) -> int:
+        report = self.loads.report_of(replica_id)
+        return 0 if report is None else report.session_count
+
     def _crew(self, state: ModelState, limits: _Limits) -> Crew:
         barred = {node for node, (end_s, _) in limits.barred.items() if end_s > self._now_s}
         return Crew(
             state.request.key,
             tuple(
-                Member(replica_id, there.placement, there.phase is Phase.READY)
+                Member(
+                    replica_id,
+                    there.placement,
+                    there.phase is Phase.READY,
+                    self._session_count(replica_id),
+                )
                 for replica_id, there in state.replicas.items()
             ),
             tuple(

@@ -1,11 +1,11 @@
-"""Which replica a new session stays on, and which one that has sessions may go first."""
+"""Which replica a new session stays on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["SessionSeat", "drain_order", "session_order"]
+__all__ = ["SessionSeat", "session_order"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,3 @@ def session_order(seats: Iterable[SessionSeat]) -> list[str]:
         )
 
     return [seat.replica_id for seat in sorted(seats, key=merit)]
-
-
-def drain_order(replica_ids: Iterable[str], session_counts: Mapping[str, int]) -> list[str]:
-    """Return replicas in the order in which they may go: those with sessions last.
-
-    Their order is kept otherwise. What a session remembers goes with its replica.
-    """
-    return sorted(replica_ids, key=lambda replica_id: session_counts.get(replica_id, 0))

@@ -19,6 +19,7 @@ class Member:
     replica_id: str
     placement: Placement
     is_ready: bool = True
+    session_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +137,9 @@ def share_out(crews: Sequence[Crew], free_cpus: Mapping[str, float]) -> Shares:
 def _least_useful(members: Sequence[Member]) -> Member:
     """Return the member to stop first.
 
-    One that does not answer yet; else one on the device that AUTO likes least; else one of those
-    that are few on their node, so that whole nodes get free; else the newest.
+    One that does not answer yet; else one with the fewest sessions, as these end with it; else one
+    on the device that AUTO likes least; else one of those that are few on their node, so that whole
+    nodes get free; else the newest.
     """
     per_node = Counter(member.placement.seat.node_id for member in members)
     place = {id(member): number for number, member in enumerate(members)}
@@ -145,6 +147,7 @@ def _least_useful(members: Sequence[Member]) -> Member:
         members,
         key=lambda member: (
             not member.is_ready,
+            -member.session_count,
             device_rank(member.placement.seat.device),
             -per_node[member.placement.seat.node_id],
             place[id(member)],

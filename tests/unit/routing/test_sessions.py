@@ -1,4 +1,4 @@
-"""Where a new session goes, and which replica goes first."""
+"""Where a new session goes, and that replicas which have some go last."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atriva_ray.routing.sessions import SessionSeat, drain_order, session_order
+from atriva_ray.routing.placement import Placement, Seat
+from atriva_ray.routing.reports import LoadBook, LoadReport
+from atriva_ray.routing.sessions import SessionSeat, session_order
+from atriva_ray.routing.shares import Crew, Member, share_out
 
 
 def seat(replica_id, session_count=0, service_time_s=0.01, slot_count=2, rank=0):
@@ -94,5 +97,21 @@ def test_one_more_session_never_makes_a_replica_better(some, which):
     assert after.index(chosen.replica_id) >= before.index(chosen.replica_id)
 
 
+PLACEMENT = Placement(Seat("n1", "node", "CPU"), 1)
+
+
 def test_replicas_with_sessions_go_last():
-    assert drain_order(["a", "b", "c", "d"], {"a": 2, "c": 1}) == ["b", "d", "c", "a"]
+    counts = {"a": 2, "b": 0, "c": 1, "d": 0}
+    members = tuple(Member(each, PLACEMENT, session_count=count) for each, count in counts.items())
+    for wanted, spared in [(3, ["d"]), (2, ["d", "b"]), (1, ["d", "b", "c"])]:
+        crew = Crew("m", members, (PLACEMENT.seat,), 1, wanted, 1)
+        assert list(share_out([crew], {"n1": 0}).spared) == spared
+
+
+def test_a_model_with_sessions_is_not_idle():
+    book = LoadBook()
+    for now_s in (1.0, 2.0):
+        book.replica_reported("r", LoadReport(0.0, 0, 0, 1, 1, session_count=1), now_s)
+        assert book.load_of("m", ["r"], now_s).was_asked
+    book.replica_reported("r", LoadReport(0.0, 0, 0, 1, 1), 3.0)
+    assert not book.load_of("m", ["r"], 3.0).was_asked
