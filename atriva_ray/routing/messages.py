@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atriva_inference.device import DeviceSpec
 from atriva_inference.errors import InferenceRuntimeError
 from atriva_inference.options import CompileOptions
+from atriva_ray.routing.auto import AutoOptions
 from atriva_ray.routing.placement import Placement
 
 __all__ = ["Grant", "Instruction", "ModelRequest", "Refuse", "StartReplica", "StopReplica"]
@@ -27,6 +28,7 @@ class ModelRequest:
         replica_count: replicas wanted; None for one on every chosen device.
         cpus_per_replica: CPUs of each replica; None shares out what is free.
         reserve_cpus: whether Ray keeps those CPUs from other tasks.
+        auto: fallbacks, schedule and priority.
     """
 
     key: str
@@ -39,6 +41,7 @@ class ModelRequest:
     replica_count: int | None = None
     cpus_per_replica: int | None = None
     reserve_cpus: bool = True
+    auto: AutoOptions = field(default_factory=AutoOptions)
 
     def difference(self, other: ModelRequest) -> str | None:
         """Say what keeps `other` from sharing this model's replicas; None if nothing does."""
