@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,11 +22,21 @@ from atriva_inference.profiling import Profile
 from atriva_inference.shape_cache import ShapeCacheInfo
 from atriva_ray.errors import ClusterError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.lanes.client_lane import Reply
+from atriva_ray.line import ClientRequest as _Request
+from atriva_ray.line import Line as _Line
+from atriva_ray.line import ReplicaUse
+from atriva_ray.line import as_they_are as _as_they_are
+from atriva_ray.line import copied as _copy
+from atriva_ray.line import is_wanted as _is_wanted
+from atriva_ray.model_routes import ModelRoutes
 from atriva_ray.ray_errors import translated
 from atriva_ray.replica import ReplicaInfo
-from atriva_ray.router import MAX_ATTEMPTS, ModelRoutes
-from atriva_ray.routing.balance import Balancer, Route
-from atriva_ray.transport import Carrier, Connector, Post
+from atriva_ray.retries import Retries
+from atriva_ray.router import MAX_ATTEMPTS
+from atriva_ray.routing.auto import AutoOptions
+from atriva_ray.routing.balance import Route
+from atriva_ray.routing.schedules import make_schedule
+from atriva_ray.transport import Connector, Post
 
 __all__ = ["Dispatcher", "ReplicaUse"]
 
@@ -39,49 +48,12 @@ _PATIENCE_S = 1.0
 """How often a close that waits looks whether Ray is still there."""
 
 
-@dataclass(slots=True, eq=False)
-class _Request:
-    bound: BoundInputs
-    wrap: Callable[[Outputs], Any]
-    answer: AnswerFuture[Any]
-    attempts: int = 0
-    line: _Line | None = None
-
-
-@dataclass(slots=True)
-class ReplicaUse:
-    """What this client did with one replica.
-
-    Attributes:
-        route: its id, ``node/device``, slots and rank.
-        info: what it says of itself: threads, process, node.
-        carrier: how requests get there: ``unix lane``, ``tcp lane`` or ``actor calls``.
-        answered: requests of this client that it has answered.
-    """
-
-    route: Route
-    info: ReplicaInfo
-    carrier: str
-    answered: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Line:
-    """A replica and one way there; a new connection to the same replica is another line."""
-
-    route: Route
-    info: ReplicaInfo
-    actor: Any
-    use: ReplicaUse = field(init=False)
-    carrier: Carrier[_Request] = field(init=False)
-    is_lost: bool = False
-
-
 class Dispatcher:
     """Runs one model's requests on its replicas; the cluster's `Executor`. Thread-safe.
 
     A request stays here until a replica has room, and then goes to the one that is expected to
-    answer first. One whose replica dies is sent to another, at most `MAX_ATTEMPTS` times in all.
+    answer first. One whose replica dies, or whose device fails, is sent to another, at most
+    `MAX_ATTEMPTS` times in all.
     """
 
     def __init__(
@@ -89,9 +61,12 @@ class Dispatcher:
         model_name: str,
         routes: ModelRoutes,
         connector: Connector,
+        *,
         post: Post,
         post_answer: Post,
+        auto: AutoOptions,
         on_lost: Callable[[str], None],
+        on_failed: Callable[..., int | None],
         on_close: Callable[[], None],
         slack_s: float = 0.0,
     ) -> None:
@@ -107,7 +82,16 @@ class Dispatcher:
         self._changed = threading.Condition()
         self._connecting = threading.Lock()
         self._waiting: deque[_Request] = deque()
-        self._balancer = Balancer(slack_s)
+        self._balancer = make_schedule(auto.schedule_policy, slack_s)
+        self._retries: Retries[_Request] = Retries(
+            MAX_ATTEMPTS if auto.runtime_fallback else 1,
+            self._changed,
+            post,
+            partial(on_failed, routes.key),
+            lambda request, error: self._refuse([request], error),
+        )
+        self._leaving: list[_Line] = []
+        self._refusals: Mapping[str, str] = {}
         self._service_time_s = 0.0
         self._lines: dict[str, _Line] = {}
         self._refusal: ClosedError | ModelNotLoadedError | None = None
@@ -153,7 +137,7 @@ class Dispatcher:
     def waiting(self) -> int:
         """Requests that have no answer yet."""
         with self._changed:
-            return len(self._waiting) + len(self._sent)
+            return len(self._waiting) + len(self._retries) + len(self._sent)
 
     @property
     def lasts_s(self) -> float | None:
@@ -177,11 +161,13 @@ class Dispatcher:
         """Run one request and block for its answer."""
         answer: AnswerFuture[Outputs] = AnswerFuture(self._post_answer)
         try:
-            sends = self._queue(_Request(bound, _as_they_are, answer))
+            request = _Request(bound, _as_they_are, answer)
+            sends = self._queue(request)
             if sends and sends[-1][1][-1].answer is answer:
                 line, requests = sends.pop()
                 self._send(sends)
-                line.carrier.exchange(requests, answer.done)
+                # One that failed goes on elsewhere, and its answer comes on another line.
+                line.carrier.exchange(requests, lambda: answer.done() or request.line is not line)
             else:
                 self._send(sends)
         except KeyboardInterrupt:  # anywhere, between any two steps
@@ -235,8 +221,7 @@ class Dispatcher:
             if isinstance(self._refusal, ClosedError):
                 return
             self._refusal = ClosedError(f"model {self._model_name!r}")
-            waiting = list(self._waiting)
-            self._waiting.clear()
+            waiting = self._take_waiting()
             refusal = self._refusal
         self._refuse(waiting, refusal)
         with self._changed:
@@ -247,9 +232,10 @@ class Dispatcher:
             self._sent.clear()
         self._refuse(lost, ClusterError(self._model_name, "Ray was shut down before it answered"))
         with self._connecting, self._changed:
-            lines, self._lines = self._lines, {}
-            self._last_uses = [line.use for line in lines.values()] or self._last_uses
-        for line in lines.values():
+            lines, self._lines = list(self._lines.values()), {}
+            self._last_uses = [line.use for line in lines] or self._last_uses
+            lines += self._leaving
+        for line in lines:
             line.carrier.close()
         self._on_close()
 
@@ -264,9 +250,13 @@ class Dispatcher:
             if self._refusal is not None:
                 return
             self._refusal = gone = ModelNotLoadedError(self._model_name, ())
-            waiting = list(self._waiting)
-            self._waiting.clear()
+            waiting = self._take_waiting()
         self._refuse(waiting, gone)
+
+    def _take_waiting(self) -> list[_Request]:
+        waiting = [*self._waiting, *self._retries.clear()]
+        self._waiting.clear()
+        return waiting
 
     def _next_sends(self) -> list[tuple[_Line, list[_Request]]]:
         """Bind waiting requests to replicas that have room; call it under the lock.
@@ -275,18 +265,23 @@ class Dispatcher:
         """
         sends: dict[str, list[_Request]] = {}
         waiting = self._waiting
+        if self._retries:
+            for other, request in self._retries.sends(self._balancer.in_flight):
+                self._bind(request, other, sends)
         while waiting and (replica_id := self._balancer.choose()) is not None:
             request = waiting.popleft()
-            if not _is_wanted(request.answer):
-                continue
-            self._balancer.started(replica_id)
-            self._sent.add(request)
-            request.attempts += 1
-            request.line = self._lines[replica_id]
-            requests = sends.pop(replica_id, [])
-            requests.append(request)
-            sends[replica_id] = requests
+            if _is_wanted(request.answer):
+                self._bind(request, replica_id, sends)
         return [(self._lines[replica_id], requests) for replica_id, requests in sends.items()]
+
+    def _bind(self, request: _Request, replica_id: str, sends: dict[str, list[_Request]]) -> None:
+        self._balancer.started(replica_id)
+        self._sent.add(request)
+        request.attempts += 1
+        request.line = self._lines[replica_id]
+        requests = sends.pop(replica_id, [])
+        requests.append(request)
+        sends[replica_id] = requests
 
     def _send(self, sends: Iterable[tuple[_Line, list[_Request]]]) -> None:
         for line, requests in sends:
@@ -306,6 +301,7 @@ class Dispatcher:
                 self._balancer.finished(line.route.replica_id, time_s, reply.queue_len)
                 self._service_time_s += time_s or 0.0
             line.use.answered += len(replies)
+            replies = [reply for reply in replies if not self._goes_on(line, reply)]
             sends = self._next_sends()
         self._send(sends)
         for reply in replies:
@@ -319,6 +315,20 @@ class Dispatcher:
         if self._refusal is not None:
             with self._changed:
                 self._changed.notify_all()
+
+    def _goes_on(self, line: _Line, reply: Reply[_Request]) -> bool:
+        """Whether a request that failed is kept for another replica."""
+        request = reply.request
+        if reply.error is None:
+            if request.failures:
+                self._retries.worked(request)
+            return False
+        replica_id = line.route.replica_id
+        if self._refusal is not None or not self._retries.take(request, replica_id, reply.error):
+            return False
+        request.line = None
+        self._sent.discard(request)
+        return True
 
     def _take_lost(self, line: _Line, requests: list[_Request], reason: str) -> None:
         """Send the requests of a carrier that broke elsewhere, and see what became of its end."""
@@ -362,8 +372,7 @@ class Dispatcher:
             self._connect([(line.route, line.info, line.actor)])
             return
         with self._changed:  # nobody will come back
-            waiting = list(self._waiting)
-            self._waiting.clear()
+            waiting = self._take_waiting()
         self._refuse(waiting, self._why_lost(0, ""))
 
     def _start_over(self, interrupted: AnswerFuture[Any]) -> None:
@@ -382,9 +391,8 @@ class Dispatcher:
                     request.attempts -= 1
                     self._waiting.appendleft(request)
             self._sent.clear()
-            self._waiting = deque(
-                request for request in self._waiting if request.answer is not interrupted
-            )
+            again = [*self._waiting, *self._retries.clear()]
+            self._waiting = deque(each for each in again if each.answer is not interrupted)
             self._changed.notify_all()
         for line in lines:
             line.carrier.close()
@@ -398,8 +406,23 @@ class Dispatcher:
                 self._last_uses = [line.use for line in gone]
             for line in gone:
                 self._balancer.forget(line.route.replica_id)
-        # Their carriers stay until they have answered what was sent; then the replica closes them.
+            # Their carriers stay until they have answered what was sent.
+            leaving = [*self._leaving, *gone]
+            busy = {request.line for request in self._sent}
+            self._leaving = [line for line in leaving if line in busy]
+        for line in leaving:
+            if line not in busy:
+                line.carrier.close()
         self._connect(routes.replicas)
+        self._note(routes)
+
+    def _note(self, routes: ModelRoutes) -> None:
+        """Say which devices do not run the model, and fail what none will run."""
+        for label, reason in routes.refusals.items():
+            if self._refusals.get(label) != reason:
+                _logger.warning("%s does not run %s: %s", label, self._model_name, reason)
+        self._refusals = routes.refusals
+        self._retries.routes_came(routes.version, expects_more=routes.expects_more)
 
     def _connect(self, replicas: Iterable[tuple[Route, ReplicaInfo, Any]]) -> None:
         """Open carriers to replicas that have none; blocks while they connect."""
@@ -446,18 +469,3 @@ class Dispatcher:
             return reply.result()
         except Exception as error:  # noqa: BLE001 - the table knows which ones are Ray's
             raise translated(error, self._model_name) from None
-
-
-def _is_wanted(answer: AnswerFuture[Any]) -> bool:
-    """Whether a request is to be run, also again: not if its caller cancelled it, or it is done."""
-    return answer.running() or (not answer.done() and answer.set_running_or_notify_cancel())
-
-
-def _as_they_are(outputs: Outputs) -> Outputs:
-    return outputs
-
-
-def _copy(error: InferenceRuntimeError) -> InferenceRuntimeError:
-    """Return an equal error without a traceback, which would keep every caller's frames alive."""
-    copied: InferenceRuntimeError = copy.copy(error)
-    return copied.with_traceback(None)

@@ -5,30 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import ray
 
 from atriva_inference.device import Device
-from atriva_inference.errors import InferenceRuntimeError, ModelError
-from atriva_inference.options import CompileOptions
+from atriva_inference.errors import InferenceFailedError, InferenceRuntimeError, ModelError
 from atriva_inference.tensor import Tensor
 from atriva_ray.errors import (
-    ClusterError,
-    ModelFilesMissingError,
     ModelNotLoadedError,
     ReplicaLostError,
 )
 from atriva_ray.inventory import Inventory, alive_nodes, node_options
-from atriva_ray.model_store import ModelArchive, ModelSource, keep, locate, pack
+from atriva_ray.model_routes import ModelRoutes
+from atriva_ray.model_store import ModelArchive, ModelSource, keep
 from atriva_ray.ray_errors import translated
 from atriva_ray.replica import MAX_CONCURRENT_CALLS, Replica, ReplicaInfo
-from atriva_ray.routing.balance import Balancer, Route
+from atriva_ray.replica_start import load_on, wait_for_process
 from atriva_ray.routing.core import RouterCore
+from atriva_ray.routing.fallback import elsewhere
 from atriva_ray.routing.messages import (
     Grant,
     Instruction,
@@ -38,6 +36,7 @@ from atriva_ray.routing.messages import (
     StopReplica,
 )
 from atriva_ray.routing.placement import Node
+from atriva_ray.routing.schedules import Schedule, make_schedule
 
 __all__ = ["MAX_ATTEMPTS", "ModelRoutes", "Router"]
 
@@ -46,28 +45,9 @@ _logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 3
 """How many replicas a request may lose before it fails."""
 
-_START_TIMEOUT_S = 600.0
-_PROCESS_TIMEOUT_S = 60.0
 _PING_TIMEOUT_S = 5.0
 _DRAIN_TIMEOUT_S = 12.0
-_TICK_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRoutes:
-    """The replicas of one model that a client may use.
-
-    Attributes:
-        key: what the router knows the model by.
-        generation: which load of that key this is.
-        version: the router's version that this is true of.
-        replicas: route, self-description and actor handle of each; empty while all restart.
-    """
-
-    key: str
-    generation: int
-    version: int
-    replicas: tuple[tuple[Route, ReplicaInfo, Any], ...]
+_TICK_S = 1.0
 
 
 class Router:
@@ -80,7 +60,7 @@ class Router:
         self._sources: dict[str, ModelSource] = {}
         self._actors: dict[str, Any] = {}
         self._infos: dict[str, ReplicaInfo] = {}
-        self._balancers: dict[str, Balancer] = {}
+        self._balancers: dict[str, Schedule] = {}
         self._tickets = count(1)
         self._granted: dict[int, asyncio.Future[str]] = {}
         self._changed = asyncio.Condition()
@@ -176,6 +156,28 @@ class Router:
         except (ray.exceptions.RayError, TimeoutError):
             await self._on_death(replica_id)
 
+    async def report_failed(
+        self, key: str, replica_id: str, reason: str, *, is_proven: bool
+    ) -> int | None:
+        """Note that a device failed while it ran a request.
+
+        Args:
+            key: the model.
+            replica_id: where.
+            reason: what it said.
+            is_proven: whether another replica has answered the same request.
+
+        Returns:
+            The version from which on the routes tell where else the request may be tried; None if
+            there will be no other replica.
+        """
+        instructions = self._core.replica_failing(replica_id, time.monotonic(), is_proven=is_proven)
+        _logger.warning("replica %s failed (proven: %s): %s", replica_id, is_proven, reason)
+        await self._carry_out(instructions)
+        others = [route for route in self._core.routes(key) or () if route.replica_id != replica_id]
+        is_hopeful = bool(others) or self._core.expects_stand_in(key)
+        return self._core.version if is_hopeful else None
+
     async def infer(self, model_name: str, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Run one request on the best replica, for Ray programs that want a plain call.
 
@@ -191,11 +193,14 @@ class Router:
             ModelNotLoadedError: there is none of this name.
             InputError: the inputs do not fit.
             ReplicaLostError: replicas died under the request three times.
+            InferenceFailedError: every device that tried it failed, three at the most.
         """
         key = self._core.resolve(model_name)
+        auto = self._core.requests()[key].auto
+        failures: dict[str, InferenceFailedError] = {}
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            balancer = self._balancers.setdefault(key, Balancer())
-            replica_id = await self._room(key, balancer)
+            balancer = self._balancers.setdefault(key, make_schedule(auto.schedule_policy))
+            replica_id = await self._room(key, balancer, failures)
             balancer.started(replica_id)
             try:
                 outputs: dict[str, Tensor] = await self._actors[replica_id].infer_relayed.remote(
@@ -203,12 +208,19 @@ class Router:
                 )
             except ray.exceptions.RayError as error:
                 failure = translated(error, model_name)
+                may_go_on = auto.runtime_fallback and attempt < MAX_ATTEMPTS
+                if isinstance(failure, InferenceFailedError) and may_go_on:
+                    failures[replica_id] = failure
+                    await self.report_failed(key, replica_id, failure.reason, is_proven=False)
+                    continue
                 if not isinstance(failure, ReplicaLostError):
                     raise failure from None
                 await self._on_death(replica_id)
                 if attempt == MAX_ATTEMPTS:
                     raise ReplicaLostError(model_name, attempt, failure.reason) from None
             else:
+                for failed, failure in failures.items():
+                    await self.report_failed(key, failed, failure.reason, is_proven=True)
                 return outputs
             finally:
                 balancer.finished(replica_id)
@@ -273,11 +285,12 @@ class Router:
         if seat.takes_cpus:
             options = replace(options, thread_count=max(1, order.placement.cpu_count))
         try:
-            await self._process_of(actor, order)
-            load = partial(actor.load.remote, self._sources[request.fingerprint])
-            info = await self._loaded(load, request, seat.device, options)
+            await wait_for_process(actor, order)
+            source = self._sources[request.fingerprint]
+            info = await load_on(actor, source, request.backend, seat.device, options)
         except Exception as error:  # noqa: BLE001 - whatever it is, the core decides what follows
             failure = translated(error, request.name)
+            _logger.info("no replica of %s on %s: %s", request.name, seat.label, failure)
             if not isinstance(failure, InferenceRuntimeError):
                 failure = ModelError(f"a replica on {seat.label} could not be started: {failure!r}")
             await self._end(order.replica_id)
@@ -289,41 +302,6 @@ class Router:
         self._infos[order.replica_id] = info
         self._spawn(self._watch(order.replica_id, actor))
         await self._carry_out(self._core.replica_ready(order.replica_id, info.slot_count))
-
-    async def _process_of(self, actor: Any, order: StartReplica) -> None:
-        """Return when the replica's process runs.
-
-        Raises:
-            ClusterError: Ray does not start it, most often for want of CPUs.
-        """
-        try:
-            await asyncio.wait_for(actor.ping.remote(), _PROCESS_TIMEOUT_S)
-        except (TimeoutError, ray.exceptions.ActorUnschedulableError) as error:
-            cpus = order.placement.cpu_count
-            raise ClusterError(
-                order.placement.seat.label,
-                f"Ray did not start a process with {cpus} CPUs there; free CPUs "
-                "(other programs and models hold them), or pass a smaller cpus_per_replica",
-            ) from error
-
-    async def _loaded(
-        self,
-        load: Callable[..., Any],
-        request: ModelRequest,
-        device: str,
-        options: CompileOptions,
-    ) -> ReplicaInfo:
-        """Have a replica load the model, sending it the files only if its node lacks them."""
-        arguments = (request.backend, device, options)
-        try:
-            info: ReplicaInfo = await asyncio.wait_for(load([], *arguments), _START_TIMEOUT_S)
-        except ray.exceptions.RayTaskError as error:
-            if not isinstance(error.cause, ModelFilesMissingError):
-                raise
-            files = await asyncio.to_thread(locate, self._sources[request.fingerprint])
-            archive = await asyncio.to_thread(lambda: ray.put(pack(files)))
-            info = await asyncio.wait_for(load([archive], *arguments), _START_TIMEOUT_S)
-        return info
 
     def _with_free_cpus(self, nodes: list[Node]) -> list[Node]:
         """Take off what other programs hold; Ray tells it of a cluster of one node only."""
@@ -379,22 +357,34 @@ class Router:
                 for route in self._core.routes(key) or ()
                 if route.replica_id in self._infos
             ),
+            self._core.refusals(key),
+            self._core.expects_stand_in(key),
         )
 
     def _is_gone_or_routed(self, key: str) -> bool:
         return self._core.routes(key) is None or bool(self._routes_of(key).replicas)
 
-    async def _room(self, key: str, balancer: Balancer) -> str:
-        """Return the best replica with room, waiting until there is one."""
+    async def _room(
+        self, key: str, balancer: Schedule, failures: Mapping[str, InferenceFailedError]
+    ) -> str:
+        """Return the best replica with room, waiting until there is one.
+
+        What failed goes to a replica on which it did not; without any, its last error is raised.
+        """
         async with self._changed:
             while True:
                 routes = self._core.routes(key)
                 if routes is None:
                     raise ModelNotLoadedError(key, sorted(self._core.requests()))
                 balancer.set_routes(route for route in routes if route.replica_id in self._actors)
-                replica_id = balancer.choose()
+                if failures:
+                    replica_id = elsewhere(balancer.in_flight, failures)
+                else:
+                    replica_id = balancer.choose()
                 if replica_id is not None:
                     return replica_id
+                if failures and not self._core.expects_stand_in(key):
+                    raise list(failures.values())[-1]
                 await self._changed.wait()
 
     async def _announce(self) -> None:

@@ -253,8 +253,9 @@ class RouterCore(Fleet):
 
     def expects_stand_in(self, key: str) -> bool:
         """Whether one more replica will be there soon, for requests that failed on all others."""
-        stand_ins_ = self._models[key].stand_ins.values()
-        return any(replica.phase is Phase.STARTING for replica in stand_ins_)
+        state = self._models.get(key)
+        replicas = [] if state is None else state.stand_ins.values()
+        return any(replica.phase is Phase.STARTING for replica in replicas)
 
     def generation(self, key: str) -> int:
         """Return the number of this load of the model; a later load has a higher one."""

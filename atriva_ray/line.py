@@ -1,0 +1,84 @@
+"""Requests of a client, and its ways to the replicas that answer them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from atriva_inference.answer import AnswerFuture
+from atriva_inference.binding import BoundInputs
+from atriva_inference.errors import InferenceFailedError, InferenceRuntimeError
+from atriva_inference.executor import Outputs
+from atriva_ray.replica import ReplicaInfo
+from atriva_ray.routing.balance import Route
+from atriva_ray.transport import Carrier
+
+__all__ = ["ClientRequest", "Line", "ReplicaUse", "as_they_are", "copied", "is_wanted"]
+
+
+@dataclass(slots=True, eq=False)
+class ClientRequest:
+    """One request, until it is answered.
+
+    Attributes:
+        bound: fitted inputs.
+        wrap: makes the answer of the outputs.
+        answer: where it goes.
+        attempts: how many replicas it was sent to.
+        line: the last way it was sent.
+        failures: what devices said that failed on it, by replica.
+    """
+
+    bound: BoundInputs
+    wrap: Callable[[Outputs], Any]
+    answer: AnswerFuture[Any]
+    attempts: int = 0
+    line: Line | None = None
+    failures: dict[str, InferenceFailedError] | None = None
+
+
+@dataclass(slots=True)
+class ReplicaUse:
+    """What this client did with one replica.
+
+    Attributes:
+        route: its id, ``node/device``, slots and rank.
+        info: what it says of itself: threads, process, node.
+        carrier: how requests get there: ``unix lane``, ``tcp lane`` or ``actor calls``.
+        answered: requests of this client that it has answered.
+    """
+
+    route: Route
+    info: ReplicaInfo
+    carrier: str
+    answered: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """A replica and one way there; a new connection to the same replica is another line."""
+
+    route: Route
+    info: ReplicaInfo
+    actor: Any
+    use: ReplicaUse = field(init=False)
+    carrier: Carrier[ClientRequest] = field(init=False)
+    is_lost: bool = False
+
+
+def is_wanted(answer: AnswerFuture[Any]) -> bool:
+    """Whether a request is to be run, also again: not if its caller cancelled it, or it is done."""
+    return answer.running() or (not answer.done() and answer.set_running_or_notify_cancel())
+
+
+def as_they_are(outputs: Outputs) -> Outputs:
+    """Return the outputs."""
+    return outputs
+
+
+def copied(error: InferenceRuntimeError) -> InferenceRuntimeError:
+    """Return an equal error without a traceback, which would keep every caller's frames alive."""
+    same: InferenceRuntimeError = copy.copy(error)
+    return same.with_traceback(None)
