@@ -60,6 +60,7 @@ class Router:
         self._sources: dict[str, ModelSource] = {}
         self._actors: dict[str, Any] = {}
         self._infos: dict[str, ReplicaInfo] = {}
+        self._begun: dict[str, asyncio.Event] = {}  # of replicas whose processes do not run yet
         self._balancers: dict[str, Schedule] = {}
         self._tickets = count(1)
         self._granted: dict[int, asyncio.Future[str]] = {}
@@ -248,7 +249,8 @@ class Router:
         stops = []
         for instruction in instructions:
             match instruction:
-                case StartReplica():
+                case StartReplica(replica_id):
+                    self._begun[replica_id] = asyncio.Event()
                     self._spawn(self._start(instruction))
                 case StopReplica(replica_id):
                     stops.append(self._stop(replica_id))
@@ -270,6 +272,8 @@ class Router:
 
     async def _start(self, order: StartReplica) -> None:
         await asyncio.sleep(order.delay_s)
+        if order.after in self._begun:
+            await self._begun[order.after].wait()
         request, seat = order.request, order.placement.seat
         has_gpus = any(
             node["NodeID"] == seat.node_id and "GPU" in node["Resources"] for node in alive_nodes()
@@ -286,6 +290,7 @@ class Router:
             options = replace(options, thread_count=max(1, order.placement.cpu_count))
         try:
             await wait_for_process(actor, order)
+            self._begun.pop(order.replica_id, asyncio.Event()).set()
             source = self._sources[request.fingerprint]
             info = await load_on(actor, source, request.backend, seat.device, options)
         except Exception as error:  # noqa: BLE001 - whatever it is, the core decides what follows
@@ -341,6 +346,7 @@ class Router:
 
     async def _end(self, replica_id: str) -> None:
         self._infos.pop(replica_id, None)
+        self._begun.pop(replica_id, asyncio.Event()).set()
         actor = self._actors.pop(replica_id, None)
         if actor is not None:
             await asyncio.to_thread(ray.kill, actor)

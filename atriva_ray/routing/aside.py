@@ -9,7 +9,7 @@ __all__ = ["DOUBT_S", "FIRST_DELAY_S", "LAST_DELAY_S", "Trouble"]
 FIRST_DELAY_S = 1.0
 LAST_DELAY_S = 60.0
 
-DOUBT_S = 30.0
+DOUBT_S = 10.0
 """Without trouble for this long, a replica is as good as any other again."""
 
 

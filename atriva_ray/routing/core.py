@@ -93,14 +93,15 @@ class RouterCore(Fleet):
         if state is not None:
             return self._share(ticket, client_id, state, request, nodes)
         try:
-            groups = find_seats(nodes, request.device, request.options.hint)
-            groups = with_cpus(groups, nodes, request.cpus_per_replica)
+            found = find_seats(nodes, request.device, request.options.hint)
+            groups = with_cpus(found, nodes, request.cpus_per_replica)
             groups = yielding(groups, request, taken_seats(self._models.values()))
         except InferenceRuntimeError as error:
             return [Refuse(ticket, error)]
         state = self._models[request.key] = ModelState(
             request, next(self._generations), nodes, groups, priority=request.auto.model_priority
         )
+        state.spare = stand_ins.left_out(found, groups, request.cpus_per_replica)
         state.waiting.append(ticket)
         state.users[client_id] += 1
         return self._try_next_group(state)
@@ -127,6 +128,7 @@ class RouterCore(Fleet):
         is_refusal = isinstance(error, CompileError)
         if is_refusal or replica.is_stand_in or state.is_falling_back:
             state.reasons[replica.placement.seat.label] = stand_ins.reason_of(error)
+            self.version += 1  # clients are told why
         if replica.is_stand_in:
             return self._lose_stand_in(state)
         if is_refusal:
@@ -330,11 +332,11 @@ class RouterCore(Fleet):
             - len(promoted),
             state.request.cpus_per_replica,
         )
-        started: list[Instruction] = [self._start(state, placement) for placement in placements]
+        started = [self._start(state, placement) for placement in placements]
         seat = None if promoted else stand_ins.startup_seat(state)
         if seat is not None:
             state.is_falling_back = True
-            started.append(self._start_stand_in(state, self._placed(state, seat)))
+            started = self._after(self._start_stand_in(state, self._placed(state, seat)), started)
         return started + (self._settle(state) if promoted else [])
 
     def _settle(self, state: ModelState) -> list[Instruction]:

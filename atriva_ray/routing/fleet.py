@@ -50,6 +50,19 @@ class Fleet:
         replica.is_stand_in, replica.is_replacement = True, bool(delay_s)
         return started
 
+    def _after(self, first: StartReplica, others: list[StartReplica]) -> list[StartReplica]:
+        """Have a replica begin before others on its node."""
+        node_id = first.placement.seat.node_id
+        return [
+            first,
+            *(
+                replace(each, after=first.replica_id)
+                if each.placement.seat.node_id == node_id
+                else each
+                for each in others
+            ),
+        ]
+
     def _start_replacement(
         self, state: ModelState, placement: Placement, *, reserves: bool = True
     ) -> StartReplica:

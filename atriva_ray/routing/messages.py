@@ -62,12 +62,17 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class StartReplica:
-    """Create a replica after `delay_s` seconds and report how that went."""
+    """Create a replica after `delay_s` seconds and report how that went.
+
+    `after` is one on the same node whose process goes first: two that start at once take twice as
+    long, and somebody waits for that one.
+    """
 
     replica_id: str
     request: ModelRequest
     placement: Placement
     delay_s: float = 0.0
+    after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

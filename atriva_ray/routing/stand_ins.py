@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from atriva_inference.device import Selection
 from atriva_inference.errors import CompileError, InferenceRuntimeError
@@ -12,6 +12,7 @@ from atriva_ray.routing.placement import Seat
 from atriva_ray.routing.state import ModelState, Phase
 
 __all__ = [
+    "left_out",
     "promote",
     "reason_of",
     "recall",
@@ -33,6 +34,16 @@ def reason_of(error: InferenceRuntimeError) -> str:
     return str(error)
 
 
+def left_out(
+    found: Sequence[Sequence[Seat]], kept: Sequence[Sequence[Seat]], cpus_per_replica: int | None
+) -> list[Seat]:
+    """Return seats that have too few free CPUs for a replica that stays, but not for a stand-in."""
+    if cpus_per_replica is not None:
+        return []
+    there = {seat for group in kept for seat in group}
+    return [seat for group in found for seat in group if seat not in there]
+
+
 def startup_seat(state: ModelState) -> Seat | None:
     """Return who is to answer while the replicas of the preferred group compile, if anybody."""
     request = state.request
@@ -40,7 +51,7 @@ def startup_seat(state: ModelState) -> Seat | None:
         return None
     if state.stand_ins or state.has_ready or not state.is_starting:
         return None
-    return stand_in_seat(state.seats, state.groups, state.reasons)
+    return stand_in_seat(state.seats, [*state.groups, state.spare], state.reasons)
 
 
 def superfluous(state: ModelState, now_s: float) -> list[str]:
@@ -108,7 +119,7 @@ def second_opinion(state: ModelState, now_s: float) -> Seat | None:
     if len(ready) > 1 or state.stand_ins or not may_choose or now_s < state.next_opinion_s:
         return None
     used = [replica.placement.seat for replica in state.replicas.values()]
-    seat = opinion_seat(state.seats, state.groups, used, state.reasons)
+    seat = opinion_seat(state.seats, [*state.groups, state.spare], used, state.reasons)
     if seat is not None:
         delay_s = 2 * state.opinion_delay_s or _FIRST_OPINION_DELAY_S
         state.opinion_delay_s = min(_LAST_OPINION_DELAY_S, delay_s)

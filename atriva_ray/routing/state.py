@@ -59,6 +59,7 @@ class ModelState:
         generation: number of this load.
         nodes: the cluster as it was then.
         groups: seats that were not tried yet, the most preferred group first.
+        spare: seats on processors of which no CPU is free; what stands in needs none of its own.
         seats: the group in use.
         replica_count: the most replicas that anybody asked for.
         replicas: by id.
@@ -76,6 +77,7 @@ class ModelState:
     generation: int
     nodes: Sequence[Node]
     groups: list[list[Seat]]
+    spare: list[Seat] = field(default_factory=list)
     seats: list[Seat] = field(default_factory=list)
     replica_count: int = 0
     replicas: dict[str, ReplicaState] = field(default_factory=dict)
