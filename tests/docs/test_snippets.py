@@ -25,6 +25,8 @@ LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
 def test_snippet(code, package, embedded_cluster, monkeypatch):
     if package == "atriva_inference" and ("atriva_ray.batch" in code or ".predict(" in code):
         pytest.skip("whole data sets are pushed through a cluster")
+    if package == "atriva_inference" and "schedule_policy" in code:
+        pytest.skip("one process has no replicas to choose from")
     monkeypatch.chdir(ROOT)
     exec(compile(code.replace("atriva_ray", package), "snippet", "exec"), {})  # noqa: S102
 
