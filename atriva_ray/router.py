@@ -173,7 +173,8 @@ class Router:
             there will be no other replica.
         """
         instructions = self._core.replica_failing(replica_id, time.monotonic(), is_proven=is_proven)
-        _logger.warning("replica %s failed (proven: %s): %s", replica_id, is_proven, reason)
+        if is_proven:
+            _logger.warning("replica %s is set aside: %s", replica_id, reason)
         await self._carry_out(instructions)
         others = [route for route in self._core.routes(key) or () if route.replica_id != replica_id]
         is_hopeful = bool(others) or self._core.expects_stand_in(key)
