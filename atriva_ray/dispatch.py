@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, InvalidStateError
@@ -28,10 +29,10 @@ from atriva_ray.line import ReplicaUse
 from atriva_ray.line import as_they_are as _as_they_are
 from atriva_ray.line import copied as _copy
 from atriva_ray.line import is_wanted as _is_wanted
-from atriva_ray.model_routes import ModelRoutes
 from atriva_ray.ray_errors import translated
 from atriva_ray.replica import ReplicaInfo
 from atriva_ray.retries import Retries
+from atriva_ray.route_table import ModelRoutes
 from atriva_ray.router import MAX_ATTEMPTS
 from atriva_ray.routing.auto import AutoOptions
 from atriva_ray.routing.balance import Route
@@ -90,7 +91,6 @@ class Dispatcher:
             partial(on_failed, routes.key),
             lambda request, error: self._refuse([request], error),
         )
-        self._leaving: list[_Line] = []
         self._refusals: Mapping[str, str] = {}
         self._service_time_s = 0.0
         self._lines: dict[str, _Line] = {}
@@ -234,7 +234,6 @@ class Dispatcher:
         with self._connecting, self._changed:
             lines, self._lines = list(self._lines.values()), {}
             self._last_uses = [line.use for line in lines] or self._last_uses
-            lines += self._leaving
         for line in lines:
             line.carrier.close()
         self._on_close()
@@ -265,20 +264,29 @@ class Dispatcher:
         """
         sends: dict[str, list[_Request]] = {}
         waiting = self._waiting
+        now_s = time.monotonic()
         if self._retries:
             for other, request in self._retries.sends(self._balancer.in_flight):
-                self._bind(request, other, sends)
-        while waiting and (replica_id := self._balancer.choose()) is not None:
+                self._bind(request, other, now_s, sends)
+        while waiting and (replica_id := self._balancer.choose(now_s)) is not None:
             request = waiting.popleft()
             if _is_wanted(request.answer):
-                self._bind(request, replica_id, sends)
+                self._bind(request, replica_id, now_s, sends)
         return [(self._lines[replica_id], requests) for replica_id, requests in sends.items()]
 
-    def _bind(self, request: _Request, replica_id: str, sends: dict[str, list[_Request]]) -> None:
-        self._balancer.started(replica_id)
+    def _bind(
+        self,
+        request: _Request,
+        replica_id: str,
+        now_s: float,
+        sends: dict[str, list[_Request]],
+    ) -> None:
+        self._balancer.started(replica_id, now_s)
         self._sent.add(request)
+        request.sent_s = now_s
         request.attempts += 1
         request.line = self._lines[replica_id]
+        request.line.under_way += 1
         requests = sends.pop(replica_id, [])
         requests.append(request)
         sends[replica_id] = requests
@@ -296,11 +304,21 @@ class Dispatcher:
                 for reply in replies
                 if reply.request.line is line and reply.request in self._sent
             ]
+            now_s = time.monotonic()
             for reply in replies:
                 time_s = None if reply.error is not None else reply.service_time_s
-                self._balancer.finished(line.route.replica_id, time_s, reply.queue_len)
+                self._balancer.finished(
+                    line.route.replica_id,
+                    now_s,
+                    time_s,
+                    reply.queue_len,
+                    reply.others,
+                    now_s - reply.request.sent_s,
+                )
                 self._service_time_s += time_s or 0.0
             line.use.answered += len(replies)
+            line.under_way -= len(replies)
+            is_over = line.is_retired and not line.under_way
             replies = [reply for reply in replies if not self._goes_on(line, reply)]
             sends = self._next_sends()
         self._send(sends)
@@ -312,6 +330,8 @@ class Dispatcher:
                 else:
                     answer.set_result(reply.request.wrap(reply.outputs))
             self._sent.discard(reply.request)
+        if is_over:
+            self._post(line.carrier.close)
         if self._refusal is not None:
             with self._changed:
                 self._changed.notify_all()
@@ -369,7 +389,8 @@ class Dispatcher:
             line.carrier.close()
         if ray.is_initialized():
             self._on_lost(line.route.replica_id)
-            self._connect([(line.route, line.info, line.actor)])
+            if not line.is_retired:
+                self._connect([(line.route, line.info, line.actor)])
             return
         with self._changed:  # nobody will come back
             waiting = self._take_waiting()
@@ -406,13 +427,12 @@ class Dispatcher:
                 self._last_uses = [line.use for line in gone]
             for line in gone:
                 self._balancer.forget(line.route.replica_id)
-            # Their carriers stay until they have answered what was sent.
-            leaving = [*self._leaving, *gone]
-            busy = {request.line for request in self._sent}
-            self._leaving = [line for line in leaving if line in busy]
-        for line in leaving:
-            if line not in busy:
-                line.carrier.close()
+                line.is_retired = True
+            for route, _, _ in routes.replicas:
+                self._balancer.update(route)
+            idle = [line for line in gone if not line.under_way]
+        for line in idle:  # the others when they have answered what was sent
+            self._post(line.carrier.close)
         self._connect(routes.replicas)
         self._note(routes)
 

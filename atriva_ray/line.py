@@ -27,6 +27,7 @@ class ClientRequest:
         wrap: makes the answer of the outputs.
         answer: where it goes.
         attempts: how many replicas it was sent to.
+        sent_s: when it was sent the last time.
         line: the last way it was sent.
         failures: what devices said that failed on it, by replica.
     """
@@ -35,6 +36,7 @@ class ClientRequest:
     wrap: Callable[[Outputs], Any]
     answer: AnswerFuture[Any]
     attempts: int = 0
+    sent_s: float = 0.0
     line: Line | None = None
     failures: dict[str, InferenceFailedError] | None = None
 
@@ -66,6 +68,8 @@ class Line:
     use: ReplicaUse = field(init=False)
     carrier: Carrier[ClientRequest] = field(init=False)
     is_lost: bool = False
+    is_retired: bool = False
+    under_way: int = 0
 
 
 def is_wanted(answer: AnswerFuture[Any]) -> bool:

@@ -20,11 +20,11 @@ from atriva_ray.errors import (
     ReplicaLostError,
 )
 from atriva_ray.inventory import Inventory, alive_nodes, node_options
-from atriva_ray.model_routes import ModelRoutes
 from atriva_ray.model_store import ModelArchive, ModelSource, keep
 from atriva_ray.ray_errors import translated
 from atriva_ray.replica import MAX_CONCURRENT_CALLS, Replica, ReplicaInfo
 from atriva_ray.replica_start import load_on, wait_for_process
+from atriva_ray.route_table import RouteTable
 from atriva_ray.routing.core import RouterCore
 from atriva_ray.routing.fallback import elsewhere
 from atriva_ray.routing.messages import (
@@ -37,8 +37,9 @@ from atriva_ray.routing.messages import (
 )
 from atriva_ray.routing.placement import Node
 from atriva_ray.routing.schedules import Schedule, make_schedule
+from atriva_ray.routing.tables import Tables
 
-__all__ = ["MAX_ATTEMPTS", "ModelRoutes", "Router"]
+__all__ = ["MAX_ATTEMPTS", "Router"]
 
 _logger = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ class Router:
         self._infos: dict[str, ReplicaInfo] = {}
         self._begun: dict[str, asyncio.Event] = {}  # of replicas whose processes do not run yet
         self._balancers: dict[str, Schedule] = {}
+        self._tables = Tables()
+        self._told = self._core.version
         self._tickets = count(1)
         self._granted: dict[int, asyncio.Future[str]] = {}
         self._changed = asyncio.Condition()
@@ -75,7 +78,7 @@ class Router:
         nodes = await self._inventory.nodes(backend)
         return [replace(device, node=node.name) for node in nodes for device in node.devices]
 
-    async def load(self, client_id: str, request: ModelRequest, source: ModelSource) -> ModelRoutes:
+    async def load(self, client_id: str, request: ModelRequest, source: ModelSource) -> RouteTable:
         """Return when the model is ready on every replica that was started for it.
 
         Raises:
@@ -92,10 +95,10 @@ class Router:
             await self._carry_out(self._core.model_requested(ticket, client_id, request, nodes))
             key = await granted
             async with self._changed:  # between the grant and now, a replica may have died
-                await self._changed.wait_for(lambda: self._is_gone_or_routed(key))
+                await self._changed.wait_for(lambda: self._is_gone_or_routed(key, client_id))
             if self._core.routes(key) is None:
                 raise ModelNotLoadedError(request.name, sorted(self._core.requests()))
-            return self._routes_of(key)
+            return self._table_of(key, client_id, 0)
         finally:
             del self._granted[ticket]
 
@@ -130,8 +133,10 @@ class Router:
 
     async def watch(
         self, client_id: str, version: int, timeout_s: float
-    ) -> tuple[int, dict[str, ModelRoutes | None]]:
+    ) -> tuple[int, dict[str, RouteTable]]:
         """Wait until something is newer than `version`, at most `timeout_s`, and return it.
+
+        Only what concerns this client counts as new.
 
         Returns:
             The newest version and the routes of every model the client uses. The call is also the
@@ -140,12 +145,12 @@ class Router:
         self._core.client_seen(client_id, time.monotonic())
         try:
             async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(lambda: self._core.version > version)
+                await self._changed.wait_for(lambda: self._tables.changed(client_id) > version)
         except TimeoutError:
             pass
         self._core.client_seen(client_id, time.monotonic())
         keys = self._core.keys_of(client_id)
-        return self._core.version, {key: self._routes_of(key) for key in keys}
+        return self._core.version, {key: self._table_of(key, client_id, version) for key in keys}
 
     async def report_lost(self, replica_id: str) -> None:
         """Look after a replica whose process a client saw end."""
@@ -203,7 +208,7 @@ class Router:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             balancer = self._balancers.setdefault(key, make_schedule(auto.schedule_policy))
             replica_id = await self._room(key, balancer, failures)
-            balancer.started(replica_id)
+            balancer.started(replica_id, time.monotonic())
             try:
                 outputs: dict[str, Tensor] = await self._actors[replica_id].infer_relayed.remote(
                     inputs
@@ -225,7 +230,7 @@ class Router:
                     await self.report_failed(key, failed, failure.reason, is_proven=True)
                 return outputs
             finally:
-                balancer.finished(replica_id)
+                balancer.finished(replica_id, time.monotonic())
                 await self._announce()
         raise ModelNotLoadedError(model_name, sorted(self._core.requests()))
 
@@ -354,22 +359,35 @@ class Router:
 
     # -- small things --------------------------------------------------------------------------
 
-    def _routes_of(self, key: str) -> ModelRoutes:
-        return ModelRoutes(
+    def _table_of(self, key: str, client_id: str, version: int) -> RouteTable:
+        table = self._tables.table(key, client_id, version)
+        return RouteTable(
             key,
             self._core.generation(key),
             self._core.version,
-            tuple(
-                (route, self._infos[route.replica_id], self._actors[route.replica_id])
-                for route in self._core.routes(key) or ()
-                if route.replica_id in self._infos
-            ),
+            table.routes,
+            {each: (self._infos[each], self._actors[each]) for each in table.news},
             self._core.refusals(key),
             self._core.expects_stand_in(key),
         )
 
-    def _is_gone_or_routed(self, key: str) -> bool:
-        return self._core.routes(key) is None or bool(self._routes_of(key).replicas)
+    def _update_tables(self) -> None:
+        version = self._core.version
+        if version == self._told:
+            return
+        self._told = version
+        keys = self._core.requests().keys()
+        for key in keys:
+            routes = self._core.routes(key) or ()
+            there = [route for route in routes if route.replica_id in self._infos]
+            self._tables.update(key, there, self._core.users(key), version)
+            remark = (self._core.refusals(key), self._core.expects_stand_in(key))
+            self._tables.remark(key, remark, version)
+        self._tables.keep(keys, version)
+
+    def _is_gone_or_routed(self, key: str, client_id: str) -> bool:
+        is_gone = self._core.routes(key) is None
+        return is_gone or bool(self._tables.table(key, client_id, 0).routes)
 
     async def _room(
         self, key: str, balancer: Schedule, failures: Mapping[str, InferenceFailedError]
@@ -387,7 +405,7 @@ class Router:
                 if failures:
                     replica_id = elsewhere(balancer.in_flight, failures)
                 else:
-                    replica_id = balancer.choose()
+                    replica_id = balancer.choose(time.monotonic())
                 if replica_id is not None:
                     return replica_id
                 if failures and not self._core.expects_stand_in(key):
@@ -395,12 +413,14 @@ class Router:
                 await self._changed.wait()
 
     async def _announce(self) -> None:
+        self._update_tables()
         async with self._changed:
             self._changed.notify_all()
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
+            self._tables.keep_clients(self._core.clients)
             self._spawn(self._carry_out(self._core.clock_ticked(time.monotonic())))
 
     def _spawn(self, work: Any) -> None:

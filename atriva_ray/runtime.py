@@ -38,9 +38,9 @@ from atriva_ray.dispatch import Dispatcher
 from atriva_ray.errors import ClusterError, ModelFilesMissingError
 from atriva_ray.lanes.loop import LaneLoop
 from atriva_ray.model import Model, ModelOrigin
-from atriva_ray.model_routes import ModelRoutes
 from atriva_ray.model_store import ModelSource, pack
 from atriva_ray.ray_errors import LOST, translated
+from atriva_ray.route_table import KnownReplicas, ModelRoutes, RouteTable
 from atriva_ray.router_handle import RouterHandle, get_router
 from atriva_ray.routing.auto import AutoOptions, ModelPriority, SchedulePolicy
 from atriva_ray.routing.messages import ModelRequest
@@ -110,6 +110,7 @@ class InferenceRuntime:
         self._dispatchers: dict[str, list[Dispatcher]] = defaultdict(list)
         self._routes_lock = threading.Lock()
         self._newest: tuple[int, dict[str, ModelRoutes]] = (0, {})
+        self._known = KnownReplicas()
         self._is_closed = False
         self._slack_s = slack_s
         self._loop = LaneLoop(self._pause_s) if slack_s else LaneLoop()
@@ -343,13 +344,14 @@ class InferenceRuntime:
     def _load(self, request: ModelRequest, source: ModelSource) -> ModelRoutes:
         load = partial(self._ask, "load", request.name, self._client_id, request, source)
         try:
-            routes: ModelRoutes = load()
+            table: RouteTable = load()
         except ModelFilesMissingError:
             files = ModelFiles.find(source.path)
             archive = ray.put(pack(files))
             self._ask("upload", request.name, source, [archive])
-            routes = load()
-        return routes
+            table = load()
+        with self._routes_lock:
+            return self._known.complete(table)
 
     def _release(self, key: str, generation: int) -> None:
         with self._routes_lock:
@@ -391,19 +393,28 @@ class InferenceRuntime:
             return
         error = reply.exception()
         if error is None:
-            newest, models = reply.result()
-            if newest != version:
-                with self._routes_lock:
-                    self._newest = (newest, models)
-                    for dispatchers in self._dispatchers.values():
-                        for dispatcher in dispatchers:
-                            self._apply(dispatcher)
-            self._watch(newest)
+            newest, tables = reply.result()
+            is_complete = newest == version or self._take_tables(newest, tables)
+            self._watch(newest if is_complete else 0)
         elif isinstance(error, ray.exceptions.ActorDiedError):
             self._start_over(error)
         else:
             _logger.warning("the router does not answer: %s", error)
             self._later(partial(self._watch, 0))
+
+    def _take_tables(self, newest: int, tables: Mapping[str, RouteTable]) -> bool:
+        """Tell all dispatchers; False where the router has to tell everything again."""
+        with self._routes_lock:
+            try:
+                models = {key: self._known.complete(table) for key, table in tables.items()}
+            except KeyError:
+                return False
+            self._known.keep(models.values())
+            self._newest = (newest, models)
+            for dispatchers in self._dispatchers.values():
+                for dispatcher in dispatchers:
+                    self._apply(dispatcher)
+        return True
 
     def _apply(self, dispatcher: Dispatcher) -> None:
         """Tell a dispatcher the newest routes, unless it knows newer ones."""

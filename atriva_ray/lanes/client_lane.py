@@ -63,6 +63,7 @@ class Reply(Generic[AnyRequest]):
         service_time_s: time the device took, without waiting for its turn; None if that is unknown
             or says nothing of other requests.
         queue_len: requests, of all clients, left at the replica.
+        others: other clients that have used the replica of late.
     """
 
     request: AnyRequest
@@ -70,6 +71,7 @@ class Reply(Generic[AnyRequest]):
     error: BaseException | None = None
     service_time_s: float | None = None
     queue_len: int = 0
+    others: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -314,7 +316,7 @@ class ClientLane(Generic[AnyRequest]):
         if sent.slot is not None:
             self._free.append(sent.slot)
         service_time_s = frame.first * 1e-6 if frame.first else None
-        return Reply(sent.request, outputs, error, service_time_s, frame.second)
+        return Reply(sent.request, outputs, error, service_time_s, frame.second, frame.flags)
 
     # -- the end -------------------------------------------------------------------------------
 

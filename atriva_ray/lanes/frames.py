@@ -44,8 +44,9 @@ class Kind(IntEnum):
             travels with the frame.
         REQUEST: arrays of ``layout``, in ``slot`` or in the body.
         ANSWER: the arrays of the answer to ``request``, likewise; ``first`` is the service time in
-            microseconds, ``second`` the number of requests left at the replica.
-        ERROR: the answer to ``request`` is an error (body).
+            microseconds, ``second`` the number of requests left at the replica, ``flags`` how many
+            other clients have used it of late.
+        ERROR: the answer to ``request`` is an error (body); the rest as with ANSWER.
     """
 
     LAYOUT = 1

@@ -26,6 +26,7 @@ from atriva_ray.lanes.runner import Runner, run_one
 from atriva_ray.lanes.server_lane import Job, Ports, Result, ServerLane
 from atriva_ray.lanes.together import Together
 from atriva_ray.lanes.wire import Wire
+from atriva_ray.routing.activity import Activity
 
 __all__ = ["LaneServer"]
 
@@ -52,6 +53,7 @@ class LaneServer:
         self._ports = ports
         self._together = together
         self._attention = Attention()
+        self._activity: Activity[ServerLane] = Activity()
         self._turn = threading.Condition()
         self._queue: FairQueue[ServerLane, Job] = FairQueue()
         self._lanes: dict[int, ServerLane] = {}
@@ -215,6 +217,7 @@ class LaneServer:
             with self._turn:
                 lane.accept(job)
                 self._queue.put(lane, job)
+                self._activity.seen(lane, time.monotonic())
                 if self._idle_count and len(self._queue) > 1:  # the first is for this thread
                     self._turn.notify()
 
@@ -238,6 +241,7 @@ class LaneServer:
                 return
             del self._lanes[descriptor]
             self._queue.drop(lane)
+            self._activity.forget(lane)
             with suppress(OSError):
                 self._epoll.unregister(descriptor)
         lane.close()
@@ -261,8 +265,13 @@ class LaneServer:
         self._answer(job.lane, [run_one(self._runner, job)])
 
     def _answer(self, lane: ServerLane, results: Sequence[Result]) -> None:
+        now_s = time.monotonic()
+        with self._turn:
+            if not lane.is_closed:
+                self._activity.seen(lane, now_s)
+            others = self._activity.others(lane, now_s)
         try:
-            if not lane.answer(results, max(0, self.queue_len - len(results))):
+            if not lane.answer(results, max(0, self.queue_len - len(results)), others):
                 self._watch(lane)
             self._attention.answered(time.monotonic())
         except OSError as error:

@@ -47,6 +47,7 @@ _MAX_UNSENT_BUFFERS = 4096
 """Small ones take more memory than they have bytes."""
 
 _MAX_READS = 16
+_UINT8_MAX = 2**8 - 1
 _UINT32_MAX = 2**32 - 1
 
 
@@ -263,8 +264,13 @@ class ServerLane:
 
     # -- answers -------------------------------------------------------------------------------
 
-    def answer(self, results: Sequence[Result], queue_len: int) -> bool:
+    def answer(self, results: Sequence[Result], queue_len: int, others: int = 0) -> bool:
         """Send results; those of one call travel together.
+
+        Args:
+            results: what to send.
+            queue_len: requests, of all clients, that are left.
+            others: other clients that have used the replica of late.
 
         Returns:
             Whether everything has left; if not, `wire.flush` sends on.
@@ -278,12 +284,12 @@ class ServerLane:
             buffers: list[Any] = []
             for result in results:
                 if result.error is None and result.outputs is not None:
-                    self._add_outputs(buffers, result, queue_len)
+                    self._add_outputs(buffers, result, queue_len, min(_UINT8_MAX, others))
                 else:
-                    self._add_error(buffers, result, queue_len)
+                    self._add_error(buffers, result, queue_len, min(_UINT8_MAX, others))
             return self.wire.send(buffers)
 
-    def _add_outputs(self, buffers: list[Any], result: Result, queue_len: int) -> None:
+    def _add_outputs(self, buffers: list[Any], result: Result, queue_len: int, others: int) -> None:
         job = result.job
         outputs = result.outputs or {}
         arrays: Sequence[Array] = [outputs[port.name] for port in self._ports.outputs]
@@ -295,6 +301,7 @@ class ServerLane:
         buffers.append(
             pack(
                 Kind.ANSWER,
+                flags=others,
                 slot=job.slot_number if is_in_slot else INLINE,
                 layout=layout.number,
                 request=job.request,
@@ -321,12 +328,13 @@ class ServerLane:
             np.copyto(view, array)
         return True
 
-    def _add_error(self, buffers: list[Any], result: Result, queue_len: int) -> None:
+    def _add_error(self, buffers: list[Any], result: Result, queue_len: int, others: int) -> None:
         error = result.error or RuntimeError("no outputs")
         text = encode_error(error, self._ports.model, "a replica")
         buffers += [
             pack(
                 Kind.ERROR,
+                flags=others,
                 request=result.job.request,
                 body_size=len(text),
                 first=min(_UINT32_MAX, int(result.service_time_s * 1e6)),

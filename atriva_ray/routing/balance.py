@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from itertools import count
+
+from atriva_ray.routing.load import Load, Route
+from atriva_ray.routing.order import Order
 
 __all__ = ["Balancer", "Route"]
-
-_SMOOTHING = 0.2
-"""Weight of the newest service time in the moving average."""
-
-_WINDOW_PER_SLOT = 2
-"""Requests under way per slot: one that runs, one that is there when it ends."""
 
 _TRAVEL_TIME_S = 1e-3
 """Time that the requests under way should last the replica, so that it never waits for a client;
@@ -20,62 +17,16 @@ those of a small model are many, and travel and run together."""
 _SLACK_SHARE = 3
 """How much longer they should last than a client may leave answers lying."""
 
-_MAX_WINDOW = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A replica that may be used.
-
-    Attributes:
-        replica_id: unique over the life of the cluster.
-        label: ``node/device`` it runs on.
-        slot_count: requests it runs at once.
-        rank: AUTO's preference of its device, lower is better.
-    """
-
-    replica_id: str
-    label: str
-    slot_count: int
-    rank: int
-
-
-@dataclass(slots=True)
-class _Load:
-    route: Route
-    in_flight: int = 0
-    queue_len: int = 0
-    service_time_s: float | None = None
-
-    def has_room(self, lasting_s: float) -> bool:
-        """Whether one more may be under way; all of them are to last about that long."""
-        slots = self.route.slot_count
-        window = _WINDOW_PER_SLOT * slots
-        if self.in_flight < window or not self.service_time_s:
-            return self.in_flight < window
-        return self.in_flight < min(_MAX_WINDOW, slots * lasting_s / self.service_time_s)
-
-    @property
-    def lasts_s(self) -> float:
-        """How long the requests under way keep the replica busy; 0 where that is not known."""
-        return (self.service_time_s or 0.0) * self.in_flight / self.route.slot_count
-
-    @property
-    def expected_completion_s(self) -> float:
-        """When one more request would be answered, from now.
-
-        An unknown service time counts as none, so every new replica is tried at once. Slots work in
-        parallel: a request waits for ``ahead / slots`` rounds of service before its own.
-        """
-        if self.service_time_s is None:
-            return 0.0
-        ahead = max(self.in_flight, self.queue_len)
-        slots = self.route.slot_count
-        return self.service_time_s * (1 + max(0, ahead + 1 - slots) / slots)
-
 
 class Balancer:
-    """Load of the replicas of one model as one client knows it. Not thread-safe."""
+    """Load of the replicas of one model as one client knows it. Not thread-safe.
+
+    A client keeps its requests until a replica has room for one: for a few for each of its slots,
+    or for a share of these while other clients use it too. Of the replicas with room, the one gets
+    it that is expected to answer first. The client's home replicas come before all others, unless
+    nobody else uses those: were every client to look at every replica, all of them would rush to
+    those that were idle a moment ago.
+    """
 
     def __init__(self, slack_s: float = 0.0) -> None:
         """Know of no replica yet.
@@ -83,79 +34,95 @@ class Balancer:
         Args:
             slack_s: how long the client may leave answers lying; so much more is kept under way.
         """
-        self._loads: dict[str, _Load] = {}
+        self._loads: dict[str, Load] = {}
         self._lasting_s = max(_TRAVEL_TIME_S, _SLACK_SHARE * slack_s)
+        numbers = count(1)
+        self._mine = Order(numbers)
+        self._far = Order(numbers)
 
     def set_routes(self, routes: Iterable[Route]) -> set[str]:
         """Take over a new route table and return the ids of replicas that are gone from it."""
         wanted = {route.replica_id: route for route in routes}
         gone = set(self._loads) - set(wanted)
         for replica_id in gone:
-            del self._loads[replica_id]
+            self.forget(replica_id)
         for replica_id, route in wanted.items():
-            if replica_id in self._loads:
-                self._loads[replica_id].route = route
+            load = self._loads.get(replica_id)
+            if load is None:
+                self.add(route)
             else:
-                self._loads[replica_id] = _Load(route)
+                self.update(route)
         return gone
+
+    def update(self, route: Route) -> None:
+        """Take over what a newer table says of a replica that is in use; others are left out."""
+        load = self._loads.get(route.replica_id)
+        if load is not None and load.route != route:
+            load.route = route
+            self._put(load, load.seen_s)
 
     def add(self, route: Route) -> None:
         """Use one more replica."""
-        self._loads[route.replica_id] = _Load(route)
+        self.forget(route.replica_id)
+        load = Load(route, route.service_time_s, others=0 if route.is_home else 1)
+        self._loads[route.replica_id] = load
+        self._put(load, 0.0)
 
     def forget(self, replica_id: str) -> None:
         """Stop using a replica, until it is added or a route table names it again."""
-        self._loads.pop(replica_id, None)
+        load = self._loads.pop(replica_id, None)
+        if load is not None:
+            load.entry = 0
 
-    def choose(self) -> str | None:
+    def choose(self, now_s: float, cost: float = 1.0) -> str | None:
         """Return the replica for the next request; None while none has room.
 
         Ties go to the device that AUTO prefers, then to the replica with less under way.
-        """
-        best = min(
-            (load for load in self._loads.values() if load.has_room(self._lasting_s)),
-            key=lambda load: (
-                load.expected_completion_s,
-                load.route.rank,
-                load.in_flight / load.route.slot_count,
-            ),
-            default=None,
-        )
-        return None if best is None else best.route.replica_id
 
-    def started(self, replica_id: str) -> None:
-        """Count a request that was sent.
-
-        What others said of their queues gets old meanwhile, and would keep a replica idle for ever
-        that nobody asks any more.
+        Args:
+            now_s: the time.
+            cost: what the request is expected to take, as a multiple of others.
         """
-        self._loads[replica_id].in_flight += 1
-        for load in self._loads.values():
-            if not load.in_flight:
-                load.queue_len //= 2
+        first = self._mine.first(now_s, cost) or self._far.first(now_s, cost)
+        return None if first is None else first.route.replica_id
+
+    def started(self, replica_id: str, now_s: float) -> None:
+        """Count a request that was sent."""
+        load = self._loads[replica_id]
+        load.in_flight += 1
+        self._put(load, now_s)
 
     def finished(
-        self, replica_id: str, service_time_s: float | None = None, queue_len: int = 0
+        self,
+        replica_id: str,
+        now_s: float,
+        service_time_s: float | None = None,
+        queue_len: int = 0,
+        others: int = 0,
+        took_s: float | None = None,
     ) -> None:
         """Count an answer.
 
         Args:
             replica_id: who answered; one that is gone meanwhile is ignored.
+            now_s: the time.
             service_time_s: time the replica took, None for an answer that tells nothing.
             queue_len: requests, of all clients, left at the replica when it answered.
+            others: other clients that have used the replica of late.
+            took_s: time from sending it to its answer, None if that tells nothing.
         """
         load = self._loads.get(replica_id)
         if load is None:
             return
         load.in_flight = max(0, load.in_flight - 1)  # forgotten and back, it began anew at 0
-        load.queue_len = queue_len
-        if service_time_s is not None:
-            before = load.service_time_s
-            load.service_time_s = (
-                service_time_s
-                if before is None
-                else before + _SMOOTHING * (service_time_s - before)
-            )
+        load.others = others
+        load.learn(service_time_s, took_s, queue_len, now_s)
+        self._put(load, now_s)
+
+    def _put(self, load: Load, now_s: float) -> None:
+        load.entry = 0  # where it was, it is no more
+        if load.has_room(self._lasting_s):
+            (self._mine if load.is_mine else self._far).put(load, now_s)
 
     @property
     def lasts_s(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 
 from atriva_inference.errors import CompileError, InferenceRuntimeError
@@ -208,6 +208,7 @@ class RouterCore(Fleet):
         state.users[client_id] -= 1
         if state.users[client_id] <= 0:
             del state.users[client_id]
+            self.version += 1
         return [] if state.users else self._drop(state)
 
     def model_unloaded(self, name: str) -> list[Instruction]:
@@ -270,6 +271,15 @@ class RouterCore(Fleet):
     def keys_of(self, client_id: str) -> list[str]:
         """Return the models that a client uses."""
         return [key for key, state in self._models.items() if client_id in state.users]
+
+    @property
+    def clients(self) -> Collection[str]:
+        """The clients that were heard of of late."""
+        return self._clients.keys()
+
+    def users(self, key: str) -> list[str]:
+        """Return the clients that use a model."""
+        return list(self._models[key].users)
 
     def requests(self) -> Mapping[str, ModelRequest]:
         """Return what is loaded, by key."""

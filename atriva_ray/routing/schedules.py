@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from atriva_ray.routing.auto import SchedulePolicy
-from atriva_ray.routing.balance import Balancer, Route
+from atriva_ray.routing.balance import Balancer
+from atriva_ray.routing.load import Route
 
 __all__ = ["DevicePriority", "RoundRobin", "Schedule", "make_schedule"]
 
@@ -32,16 +33,26 @@ class Schedule(Protocol):
         """Stop using a replica, until it is added or a route table names it again."""
         ...
 
-    def choose(self) -> str | None:
+    def choose(self, now_s: float, cost: float = 1.0) -> str | None:
         """Return the replica for the next request; None while none has room."""
         ...
 
-    def started(self, replica_id: str) -> None:
+    def update(self, route: Route) -> None:
+        """Take over what a newer table says of a replica that is in use; others are left out."""
+        ...
+
+    def started(self, replica_id: str, now_s: float) -> None:
         """Count a request that was sent."""
         ...
 
     def finished(
-        self, replica_id: str, service_time_s: float | None = None, queue_len: int = 0
+        self,
+        replica_id: str,
+        now_s: float,
+        service_time_s: float | None = None,
+        queue_len: int = 0,
+        others: int = 0,
+        took_s: float | None = None,
     ) -> None:
         """Count an answer; see `Balancer.finished`."""
         ...
@@ -92,7 +103,7 @@ class _Counting:
             self.forget(replica_id)
         for replica_id, route in wanted.items():
             if replica_id in self._loads:
-                self._loads[replica_id].route = route
+                self.update(route)
             else:
                 self.add(route)
         return gone
@@ -101,11 +112,16 @@ class _Counting:
         """Use one more replica."""
         self._loads[route.replica_id] = _Load(route)
 
+    def update(self, route: Route) -> None:
+        """Take over what a newer table says of a replica that is in use; others are left out."""
+        if route.replica_id in self._loads:
+            self._loads[route.replica_id].route = route
+
     def forget(self, replica_id: str) -> None:
         """Stop using a replica, until it is added or a route table names it again."""
         self._loads.pop(replica_id, None)
 
-    def started(self, replica_id: str) -> None:
+    def started(self, replica_id: str, now_s: float) -> None:  # noqa: ARG002 - a `Schedule`
         """Count a request that was sent.
 
         What others said of their queues gets old meanwhile, and would keep a replica idle for ever
@@ -117,7 +133,13 @@ class _Counting:
                 load.queue_len //= 2
 
     def finished(
-        self, replica_id: str, service_time_s: float | None = None, queue_len: int = 0
+        self,
+        replica_id: str,
+        now_s: float,  # noqa: ARG002 - a `Schedule`
+        service_time_s: float | None = None,
+        queue_len: int = 0,
+        others: int = 0,  # noqa: ARG002 - a `Schedule`
+        took_s: float | None = None,  # noqa: ARG002 - a `Schedule`
     ) -> None:
         """Count an answer; see `Balancer.finished`."""
         load = self._loads.get(replica_id)
@@ -159,7 +181,7 @@ class DevicePriority(_Counting):
     more to go on with, the preferred devices first again.
     """
 
-    def choose(self) -> str | None:
+    def choose(self, now_s: float, cost: float = 1.0) -> str | None:  # noqa: ARG002 - a `Schedule`
         """Return the replica for the next request; None while none has room."""
         with_room = [load for load in self._loads.values() if load.has_room]
         best = min(
@@ -193,13 +215,13 @@ class RoundRobin(_Counting):
         if replica_id in self._order:
             self._order.remove(replica_id)
 
-    def choose(self) -> str | None:
+    def choose(self, now_s: float, cost: float = 1.0) -> str | None:  # noqa: ARG002 - a `Schedule`
         """Return the replica for the next request; None while none has room."""
         return next((each for each in self._order if self._loads[each].has_room), None)
 
-    def started(self, replica_id: str) -> None:
+    def started(self, replica_id: str, now_s: float) -> None:
         """Count a request that was sent; its replica's turn comes last now."""
-        super().started(replica_id)
+        super().started(replica_id, now_s)
         self._order.remove(replica_id)
         self._order.append(replica_id)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import accumulate
 from random import Random
 
 from atriva_inference.errors import OptionError
 from atriva_ray.routing.balance import Balancer, Route
+from atriva_ray.routing.pool import Pool
 from atriva_ray.simulation.events import Events
-from atriva_ray.simulation.machinery import Chooser, Job, Replica
+from atriva_ray.simulation.machinery import Answer, Chooser, Job, Replica
 
 __all__ = ["POLICIES", "ChooserFactory", "find_policies"]
 
@@ -20,22 +23,34 @@ ChooserFactory = Callable[[], Chooser]
 class _Ours:
     """The balancer of `atriva_ray.routing`."""
 
-    def __init__(self, replicas: Sequence[Replica]) -> None:
-        self._balancer = Balancer()
-        self._names = [str(replica.number) for replica in replicas]
-        for replica in replicas:
-            group = replica.group
-            self._balancer.add(Route(str(replica.number), group.name, group.slots, rank=0))
+    def __init__(self, events: Events, table: Callable[[], Iterable[Route]]) -> None:
+        self._events = events
+        self._table = table
+        self._balancer: Balancer | None = None
 
     def choose(self, job: Job) -> int | None:  # noqa: ARG002 - nobody knows what it takes
-        name = self._balancer.choose()
+        if self._balancer is None:
+            self._balancer = Balancer()
+            for route in self._table():
+                self._balancer.add(route)
+        name = self._balancer.choose(self._events.now_s)
         return None if name is None else int(name)
 
     def started(self, replica: int) -> None:
-        self._balancer.started(self._names[replica])
+        assert self._balancer is not None, "it has chosen the replica"  # noqa: S101
+        self._balancer.started(str(replica), self._events.now_s)
 
-    def finished(self, replica: int, service_time_s: float, queue_len: int) -> None:
-        self._balancer.finished(self._names[replica], service_time_s, queue_len)
+    def finished(self, replica: int, answer: Answer) -> None:
+        assert self._balancer is not None, "it has chosen the replica"  # noqa: S101
+        now_s = self._events.now_s
+        self._balancer.finished(
+            str(replica),
+            now_s,
+            answer.service_time_s,
+            answer.queue_len,
+            answer.others,
+            now_s - answer.job.sent_s,
+        )
 
 
 class _Uninformed:
@@ -44,7 +59,7 @@ class _Uninformed:
     def started(self, replica: int) -> None:
         pass
 
-    def finished(self, replica: int, service_time_s: float, queue_len: int) -> None:
+    def finished(self, replica: int, answer: Answer) -> None:
         pass
 
 
@@ -86,7 +101,7 @@ class _LeastLoaded:
     def started(self, replica: int) -> None:
         self._change(replica, 1)
 
-    def finished(self, replica: int, service_time_s: float, queue_len: int) -> None:  # noqa: ARG002
+    def finished(self, replica: int, answer: Answer) -> None:  # noqa: ARG002
         self._change(replica, -1)
 
     def _change(self, replica: int, change: int) -> None:
@@ -105,6 +120,30 @@ class _TwoChoices(_Uninformed):
     def choose(self, job: Job) -> int:  # noqa: ARG002
         first, second = self._random.choices(self._replicas, k=2)
         return min(first, second, key=lambda replica: replica.load / replica.group.slots).number
+
+
+class _WeighedChoices(_Uninformed):
+    """Two choices for replicas that differ, by somebody who knows how fast each one is.
+
+    A faster one is drawn more often, in proportion, and of two the one is taken that is expected to
+    answer first.
+    """
+
+    def __init__(self, replicas: Sequence[Replica], random: Random) -> None:
+        self._replicas = replicas
+        self._random = random
+        rates = (replica.group.slots / replica.group.service_time_s for replica in replicas)
+        self._up_to = list(accumulate(rates))
+
+    def choose(self, job: Job) -> int:  # noqa: ARG002
+        first, second = self._random.choices(self._replicas, cum_weights=self._up_to, k=2)
+        return min(first, second, key=_expected_s).number
+
+
+def _expected_s(replica: Replica) -> float:
+    group = replica.group
+    ahead = max(0, replica.load + 1 - group.slots)
+    return group.service_time_s * (1 + ahead / group.slots)
 
 
 class _Oracle(_Uninformed):
@@ -165,12 +204,34 @@ def _shared(*, knows_sizes: bool) -> Callable[..., ChooserFactory]:
     return make
 
 
+def _ours(
+    events: Events, replicas: Sequence[Replica], _network_s: float, _random: Random
+) -> ChooserFactory:
+    pool = Pool()
+    kinds = {str(replica.number): (replica.group.name,) for replica in replicas}
+    clients: list[str] = []
+
+    def table(client: str) -> Iterator[Route]:
+        pool.update(kinds, clients)  # the first who asks finds all clients there
+        for replica_id, is_home in pool.known_to(client).items():
+            group = replicas[int(replica_id)].group
+            yield Route(replica_id, group.name, group.slots, 0, is_home)
+
+    def join() -> Chooser:
+        client = str(len(clients))
+        clients.append(client)
+        return _Ours(events, partial(table, client))
+
+    return join
+
+
 POLICIES: Mapping[str, Callable[[Events, Sequence[Replica], float, Random], ChooserFactory]] = {
-    "ours": lambda _events, replicas, _network_s, _random: lambda: _Ours(replicas),
+    "ours": _ours,
     "round-robin": _each(_RoundRobin),
     "random": _each(_Random),
     "least-loaded": _each(_LeastLoaded),
     "two-choices": _each(_TwoChoices),
+    "two-weighed": _each(_WeighedChoices),
     "all-queues": _shared(knows_sizes=False),
     "oracle": _shared(knows_sizes=True),
 }

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from math import exp
 from typing import Protocol
 
+from atriva_ray.routing.activity import Activity
 from atriva_ray.simulation.events import Events
 from atriva_ray.simulation.scenario import ReplicaGroup
 
-__all__ = ["Chooser", "Client", "Job", "Replica"]
+__all__ = ["Answer", "Chooser", "Client", "Job", "Replica"]
 
 
 @dataclass(slots=True, eq=False)
@@ -22,11 +23,30 @@ class Job:
         number: its place in the workload.
         size: see `Workload.sizes`.
         came_s: when its client had it.
+        sent_s: when its client sent it to a replica, the last time.
     """
 
     number: int
     size: float
     came_s: float
+    sent_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Answer:
+    """What comes back to a client.
+
+    Attributes:
+        job: to which request.
+        service_time_s: how long it ran.
+        queue_len: requests that were left at the replica.
+        others: other clients that have used the replica of late.
+    """
+
+    job: Job
+    service_time_s: float
+    queue_len: int
+    others: int
 
 
 class Chooser(Protocol):
@@ -40,7 +60,7 @@ class Chooser(Protocol):
         """Take note that a request was sent."""
         ...
 
-    def finished(self, replica: int, service_time_s: float, queue_len: int) -> None:
+    def finished(self, replica: int, answer: Answer) -> None:
         """Take note of an answer, and of what the replica says with it."""
         ...
 
@@ -65,6 +85,7 @@ class Replica:
         self._events = events
         self._idle = group.slots
         self._waiting: deque[tuple[Job, Client]] = deque()
+        self._activity: Activity[Client] = Activity()
 
     def service_time_s(self, size: float) -> float:
         """Return how long a request takes here: lognormal, and `group.service_time_s` on average.
@@ -78,6 +99,7 @@ class Replica:
     def receive(self, job: Job, client: Client) -> None:
         """Run a request, or let it wait."""
         self.load += 1
+        self._activity.seen(client, self._events.now_s)
         if self._idle:
             self._idle -= 1
             self._run(job, client)
@@ -98,7 +120,9 @@ class Replica:
             self._run(*self._waiting.popleft())
         else:
             self._idle += 1
-        client.expect(self, job, service_time_s, self.load)
+        self._activity.seen(client, self._events.now_s)
+        others = self._activity.others(client, self._events.now_s)
+        client.expect(self, Answer(job, service_time_s, self.load, others))
 
 
 class Client:
@@ -133,20 +157,13 @@ class Client:
         self._waiting.append(job)
         self._send()
 
-    def expect(self, replica: Replica, job: Job, service_time_s: float, queue_len: int) -> None:
+    def expect(self, replica: Replica, answer: Answer) -> None:
         """Have an answer arrive after its journey."""
-        self._events.at(
-            self._events.now_s + self._network_s,
-            self._receive,
-            replica,
-            job,
-            service_time_s,
-            queue_len,
-        )
+        self._events.at(self._events.now_s + self._network_s, self._receive, replica, answer)
 
-    def _receive(self, replica: Replica, job: Job, service_time_s: float, queue_len: int) -> None:
-        self._chooser.finished(replica.number, service_time_s, queue_len)
-        self._answered(job)
+    def _receive(self, replica: Replica, answer: Answer) -> None:
+        self._chooser.finished(replica.number, answer)
+        self._answered(answer.job)
         self._send()
 
     def _send(self) -> None:
@@ -154,5 +171,6 @@ class Client:
         while waiting and (number := self._chooser.choose(waiting[0])) is not None:
             job = waiting.popleft()
             self._chooser.started(number)
+            job.sent_s = self._events.now_s
             arrives_s = self._events.now_s + self._network_s
             self._events.at(arrives_s, self._replicas[number].receive, job, self)

@@ -93,11 +93,16 @@ def closed(lab):
 
 
 def test_a_processor_answers_while_the_preferred_device_compiles(lab):
-    alone_s = lab.load("CPU")
-    lab.close()
+    differences_s = []
     with lab.switched("GPU.compiling"):
-        beside_s = lab.load()
-        assert beside_s < alone_s + 1
+        while min(differences_s, default=9) > 1 and len(differences_s) < 4:  # others compute too
+            alone_s = lab.load("CPU")
+            lab.close()
+            if differences_s:
+                lab.driver.do("before.close()")
+            differences_s.append(lab.load() - alone_s)
+            lab.driver.do("before = model")
+        assert min(differences_s) < 1
         assert lab.devices() == ["CPU"]
         (stand_in,) = lab.pids()
     wait_until(lambda: lab.devices() == ["GPU"])

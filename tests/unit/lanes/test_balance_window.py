@@ -18,15 +18,15 @@ def route(replica_id, slots=1):
 def measured(slots, service_time_s):
     balancer = Balancer()
     balancer.add(route("a", slots))
-    balancer.started("a")
-    balancer.finished("a", service_time_s)
+    balancer.started("a", 0.0)
+    balancer.finished("a", 0.0, service_time_s)
     return balancer
 
 
 def window(balancer):
     count = 0
-    while (replica_id := balancer.choose()) is not None:
-        balancer.started(replica_id)
+    while (replica_id := balancer.choose(0.0)) is not None:
+        balancer.started(replica_id, 0.0)
         count += 1
         assert count < 1000
     return count
@@ -77,7 +77,7 @@ def test_a_replica_without_slots_gets_nothing_however_fast():
 def test_an_answer_makes_room_for_one():
     balancer = measured(1, 100e-6)
     full = window(balancer)
-    balancer.finished("a", 100e-6)
+    balancer.finished("a", 0.0, 100e-6)
     assert window(balancer) == 1
     assert balancer.in_flight == {"a": full}
 
@@ -86,7 +86,7 @@ def test_a_replica_that_becomes_slow_gets_less():
     balancer = measured(1, 50e-6)
     assert window(balancer) == pytest.approx(20, abs=1)
     for _ in range(20):
-        balancer.finished("a", 0.01)
+        balancer.finished("a", 0.0, 0.01)
     assert window(balancer) == 2
 
 
@@ -94,9 +94,9 @@ def test_a_replica_that_was_forgotten_begins_anew_when_it_is_added():
     balancer = measured(1, 50e-6)
     window(balancer)
     balancer.forget("a")
-    assert balancer.choose() is None
+    assert balancer.choose(0.0) is None
     assert balancer.in_flight == {}
-    balancer.finished("a", 50e-6)
+    balancer.finished("a", 0.0, 50e-6)
     balancer.add(route("a"))
     assert balancer.in_flight == {"a": 0}
     assert window(balancer) == 2
@@ -104,10 +104,10 @@ def test_a_replica_that_was_forgotten_begins_anew_when_it_is_added():
 
 def test_others_are_not_touched_by_one_more():
     balancer = measured(1, 0.1)
-    balancer.started("a")
+    balancer.started("a", 0.0)
     balancer.add(route("b"))
     assert balancer.in_flight == {"a": 1, "b": 0}
-    assert balancer.choose() == "b"
+    assert balancer.choose(0.0) == "b"
     assert balancer.parallelism == 2
 
 
@@ -117,8 +117,8 @@ def test_others_are_not_touched_by_one_more():
 def test_with_slack_requests_last_three_times_as_long_as_answers_may_lie(service_time_s, expected):
     balancer = Balancer(slack_s=0.03)
     balancer.add(route("a"))
-    balancer.started("a")
-    balancer.finished("a", service_time_s)
+    balancer.started("a", 0.0)
+    balancer.finished("a", 0.0, service_time_s)
     assert window(balancer) == pytest.approx(expected, abs=1)
 
 
@@ -127,19 +127,19 @@ def test_what_is_under_way_lasts_as_long_as_the_replica_that_is_first_without():
     assert balancer.lasts_s is None
     for name, slots, service_time_s in (("a", 1, 0.1), ("b", 2, 0.1)):
         balancer.add(route(name, slots))
-        balancer.started(name)
-        balancer.finished(name, service_time_s)
+        balancer.started(name, 0.0)
+        balancer.finished(name, 0.0, service_time_s)
     assert balancer.lasts_s is None  # nothing is under way
-    balancer.started("a")
+    balancer.started("a", 0.0)
     assert balancer.lasts_s == pytest.approx(0.1)
-    balancer.started("b")
+    balancer.started("b", 0.0)
     assert balancer.lasts_s == pytest.approx(0.05)
 
 
 def test_nobody_waits_on_a_replica_of_unknown_speed():
     balancer = Balancer(slack_s=0.03)
     balancer.add(route("a"))
-    balancer.started("a")
+    balancer.started("a", 0.0)
     assert balancer.lasts_s == 0
 
 
@@ -151,10 +151,10 @@ def test_no_replica_is_without_requests_after_half_of_what_they_last(replicas, s
     balancer = Balancer(slack_s)
     for number, (slots, service_time_s, under_way) in enumerate(replicas):
         balancer.add(route(str(number), slots))
-        balancer.started(str(number))
-        balancer.finished(str(number), service_time_s)
+        balancer.started(str(number), 0.0)
+        balancer.finished(str(number), 0.0, service_time_s)
         for _ in range(under_way):
-            balancer.started(str(number))
+            balancer.started(str(number), 0.0)
     pause_s = (balancer.lasts_s or 0.0) / 2
     for slots, service_time_s, under_way in replicas:
         assert not under_way or under_way * service_time_s / slots >= pause_s

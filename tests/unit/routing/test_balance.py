@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from atriva_ray.routing.balance import Balancer, Route
 
 
-def route(replica_id, slots=1, rank=3):
-    return Route(replica_id, f"{replica_id}/CPU", slots, rank)
+def route(replica_id, slots=1, rank=3, **more):
+    return Route(replica_id, f"{replica_id}/CPU", slots, rank, **more)
 
 
 def balancer_of(*routes):
@@ -23,35 +23,35 @@ def balancer_of(*routes):
     return balancer
 
 
-def send(balancer):
-    replica_id = balancer.choose()
+def send(balancer, now_s=0.0):
+    replica_id = balancer.choose(now_s)
     if replica_id is not None:
-        balancer.started(replica_id)
+        balancer.started(replica_id, now_s)
     return replica_id
 
 
 def measure(balancer, **service_times_s):
     """Let each replica answer one request, so that its service time is known."""
     for replica_id, service_time_s in service_times_s.items():
-        balancer.started(replica_id)
-        balancer.finished(replica_id, service_time_s)
+        balancer.started(replica_id, 0.0)
+        balancer.finished(replica_id, 0.0, service_time_s)
 
 
 def test_there_is_nothing_to_choose_without_replicas():
-    assert Balancer().choose() is None
+    assert Balancer().choose(0.0) is None
 
 
 @pytest.mark.parametrize("slots", [1, 3])
 def test_a_replica_gets_two_requests_a_slot_and_then_no_more(slots):
     balancer = balancer_of(route("a", slots))
     assert [send(balancer) for _ in range(2 * slots + 1)] == ["a"] * 2 * slots + [None]
-    balancer.finished("a", 0.01)
+    balancer.finished("a", 0.0, 0.01)
     assert send(balancer) == "a"
     assert send(balancer) is None
 
 
 def test_a_replica_without_slots_is_not_used():
-    assert balancer_of(route("a", 0)).choose() is None
+    assert balancer_of(route("a", 0)).choose(0.0) is None
 
 
 def test_a_lone_request_goes_to_the_faster_replica():
@@ -59,7 +59,7 @@ def test_a_lone_request_goes_to_the_faster_replica():
     measure(balancer, slow=0.04, fast=0.01)
     for _ in range(20):
         assert send(balancer) == "fast"
-        balancer.finished("fast", 0.01)
+        balancer.finished("fast", 0.0, 0.01)
 
 
 def test_a_slow_replica_is_used_where_waiting_for_the_fast_one_takes_longer():
@@ -77,8 +77,8 @@ def test_slots_work_in_parallel():
 def test_the_queue_that_other_clients_make_counts():
     balancer = balancer_of(route("busy"), route("idle"))
     measure(balancer, idle=0.02)
-    balancer.started("busy")
-    balancer.finished("busy", 0.01, queue_len=5)
+    balancer.started("busy", 0.0)
+    balancer.finished("busy", 0.0, 0.01, queue_len=5)
     assert send(balancer) == "idle"
 
 
@@ -106,20 +106,114 @@ def test_an_answer_that_tells_no_time_leaves_the_speed_unknown():
     balancer = balancer_of(route("known", rank=0), route("failing"))
     measure(balancer, known=0.001)
     send(balancer)
-    balancer.finished("failing")
+    balancer.finished("failing", 0.0)
     assert send(balancer) == "failing"
 
 
 def test_speed_is_a_moving_average():
     balancer = balancer_of(route("a"), route("b"))
-    measure(balancer, a=0.010, b=0.012)
-    measure(balancer, a=0.018)  # 0.0116 on average
-    assert balancer.choose() == "a"
-    measure(balancer, a=0.018)
-    assert balancer.choose() == "b"
-    for _ in range(10):
+    measure(balancer, a=0.010, b=0.014)
+    measure(balancer, a=0.019)  # 0.0118 on average
+    assert balancer.choose(0.0) == "a"
+    for _ in range(8):
+        measure(balancer, a=0.019)
+    assert balancer.choose(0.0) == "b"
+    for _ in range(20):
         measure(balancer, a=0.010)
-    assert balancer.choose() == "a"
+    assert balancer.choose(0.0) == "a"
+
+
+def test_a_replica_that_has_become_slow_is_left_alone_sooner():
+    balancer = balancer_of(route("a"), route("b"))
+    measure(balancer, a=0.010, b=0.030)
+    measure(balancer, a=0.100)
+    assert balancer.choose(0.0) == "b"
+
+
+def test_replicas_that_are_about_equally_fast_take_turns():
+    balancer = balancer_of(route("a"), route("b"), route("c"))
+    measure(balancer, a=0.0096, b=0.0100, c=0.0098)
+    sent = []
+    for _ in range(9):
+        sent.append(send(balancer))
+        balancer.finished(sent[-1], 0.0, 0.0098)
+    assert Counter(sent) == {"a": 3, "b": 3, "c": 3}
+
+
+def test_what_other_clients_measured_counts_until_there_is_something_better():
+    balancer = balancer_of(route("a", service_time_s=0.02), route("b", service_time_s=0.01))
+    assert send(balancer) == "b"
+    balancer.finished("b", 0.0, 0.05)
+    assert send(balancer) == "a"
+
+
+def test_homes_come_first_however_fast_the_others_are():
+    balancer = balancer_of(
+        route("home", service_time_s=0.03), route("far", service_time_s=0.01, is_home=False)
+    )
+    assert [send(balancer) for _ in range(5)] == ["home", "home", "far", None, None]
+
+
+def test_a_replica_that_nobody_else_uses_is_as_good_as_a_home():
+    balancer = balancer_of(
+        route("home", service_time_s=0.03), route("far", service_time_s=0.01, is_home=False)
+    )
+    for _ in range(3):
+        send(balancer)
+    balancer.finished("far", 0.0, 0.01, others=0)
+    balancer.finished("home", 0.0, 0.03, others=0)
+    assert send(balancer) == "far"
+
+
+@pytest.mark.parametrize(
+    ("others", "slots", "expected"), [(0, 1, 2), (1, 1, 1), (9, 1, 1), (1, 4, 4), (2, 4, 3)]
+)
+def test_clients_share_the_room_of_a_replica(others, slots, expected):
+    balancer = balancer_of(route("a", slots))
+    balancer.started("a", 0.0)
+    balancer.finished("a", 0.0, 0.01, others=others)
+    assert sum(send(balancer) is not None for _ in range(20)) == expected
+
+
+def test_what_was_seen_at_a_replica_runs_meanwhile():
+    balancer = balancer_of(route("a"), route("b"))
+    measure(balancer, a=0.010, b=0.030)
+    balancer.started("a", 1.0)
+    balancer.finished("a", 1.0, 0.010, queue_len=5)
+    assert balancer.choose(1.0) == "b"
+    assert balancer.choose(1.029) == "b"  # it would be answered by a at 1.060, by b at 1.059
+    assert balancer.choose(1.031) == "a"
+
+
+def test_that_a_replica_was_empty_is_soon_no_news():
+    balancer = balancer_of(route("often busy"), route("b"))
+    measure(balancer, **{"often busy": 0.010, "b": 0.015})
+    for _ in range(30):
+        balancer.started("often busy", 1.0)
+        balancer.finished("often busy", 1.0, 0.010, queue_len=3)
+    balancer.started("often busy", 1.0)
+    balancer.finished("often busy", 1.0, 0.010, queue_len=0)
+    assert balancer.choose(1.005) == "often busy"
+    assert balancer.choose(1.5) == "b"
+
+
+def test_the_journey_counts():
+    balancer = balancer_of(route("far away"), route("here"))
+    for name, took_s in (("far away", 0.0150), ("here", 0.0102)):
+        for _ in range(3):
+            balancer.started(name, 0.0)
+            balancer.finished(name, 0.0, 0.010, took_s=took_s)
+    assert [send(balancer), send(balancer)] == ["here", "far away"]
+
+
+def test_a_request_that_takes_long_waits_for_the_faster_replica():
+    balancer = balancer_of(route("fast"), route("slow"))
+    measure(balancer, fast=0.010, slow=0.025)
+    balancer.started("fast", 0.0)
+    balancer.started("fast", 0.0)
+    balancer.finished("fast", 0.0, 0.010, queue_len=3)
+    assert balancer.choose(0.0) == "slow"  # 0.03 s of waiting, and 0.01
+    assert balancer.choose(0.0, cost=5.0) == "fast"  # 0.03 and 0.05, and not 0.125
 
 
 def test_new_routes_replace_the_old_ones_and_keep_what_is_known():
@@ -129,7 +223,7 @@ def test_new_routes_replace_the_old_ones_and_keep_what_is_known():
     assert balancer.set_routes([route("a", 2), route("c")]) == {"b"}
     assert balancer.in_flight == {"a": 1, "c": 0}
     assert balancer.parallelism == 3
-    balancer.finished("b", 0.01)
+    balancer.finished("b", 0.0, 0.01)
     assert balancer.in_flight == {"a": 1, "c": 0}
 
 
@@ -137,9 +231,9 @@ def test_a_forgotten_replica_is_not_chosen_until_a_route_names_it():
     balancer = balancer_of(route("a"))
     balancer.forget("a")
     balancer.forget("a")
-    assert balancer.choose() is None
+    assert balancer.choose(0.0) is None
     assert balancer.set_routes([route("a")]) == set()
-    assert balancer.choose() == "a"
+    assert balancer.choose(0.0) == "a"
 
 
 def test_answers_from_before_it_was_forgotten_do_not_make_room():
@@ -147,7 +241,7 @@ def test_answers_from_before_it_was_forgotten_do_not_make_room():
     send(balancer)
     balancer.forget("a")
     balancer.set_routes([route("a")])
-    balancer.finished("a", 0.01)
+    balancer.finished("a", 0.0, 0.01)
     assert balancer.in_flight == {"a": 0}
     assert [send(balancer) for _ in range(3)] == ["a", "a", None]
 
@@ -181,7 +275,7 @@ def test_only_replicas_that_are_there_and_have_room_are_chosen(steps, random):
             present.pop(value, None)
         elif step == "answer" and under_way:
             replica_id = under_way.pop(random.randrange(len(under_way)))
-            balancer.finished(replica_id, value, queue_len=random.randrange(9))
+            balancer.finished(replica_id, 0.0, value, queue_len=random.randrange(9))
         elif step == "send":
             room = {
                 replica_id
@@ -239,10 +333,11 @@ def simulate(service_times_s, slots, request_count):
     balancer = balancer_of(*(route(replica_id, slots) for replica_id in service_times_s))
     waiting = request_count
     while sum(replicas.answered.values()) < request_count:
-        while waiting and (replica_id := send(balancer)) is not None:
+        while waiting and (replica_id := send(balancer, replicas.now_s)) is not None:
             waiting -= 1
             replicas.take(replica_id)
-        balancer.finished(*replicas.next_answer())
+        replica_id, service_time_s, queue_len = replicas.next_answer()
+        balancer.finished(replica_id, replicas.now_s, service_time_s, queue_len)
     return replicas
 
 

@@ -682,5 +682,7 @@ def test_the_version_stays_where_clients_need_not_hear(router, core):
     version = core.version
     core.client_seen("ann", 1)
     core.clock_ticked(2)
-    core.model_released("bob", "resnet", core.generation("resnet"))
     assert core.version == version
+    core.model_released("bob", "resnet", core.generation("resnet"))  # others may get its homes
+    assert core.version == version + 1
+    assert core.users("resnet") == ["ann"]

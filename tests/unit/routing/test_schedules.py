@@ -23,9 +23,9 @@ def scheduled(schedule, *routes):
 
 
 def send(schedule):
-    replica_id = schedule.choose()
+    replica_id = schedule.choose(0.0)
     if replica_id is not None:
-        schedule.started(replica_id)
+        schedule.started(replica_id, 0.0)
     return replica_id
 
 
@@ -43,7 +43,7 @@ def test_the_preferred_device_is_filled_before_others_get_anything():
     assert [send(schedule) for _ in range(5)] == ["gpu"] * 3 + ["cpu"] * 2
     # All slots work: what waits beside them goes in the same order.
     assert [send(schedule) for _ in range(6)] == ["gpu"] * 3 + ["cpu"] * 2 + [None]
-    schedule.finished("gpu", 0.01)
+    schedule.finished("gpu", 0.0, 0.01)
     assert send(schedule) == "gpu"
 
 
@@ -51,7 +51,7 @@ def test_a_lone_request_always_goes_to_the_preferred_device_however_slow():
     schedule = scheduled(DevicePriority(), route("cpu", rank=3), route("gpu", rank=0))
     for service_time_s in (1.0, 0.001):
         assert send(schedule) == "gpu"
-        schedule.finished("gpu", service_time_s)
+        schedule.finished("gpu", 0.0, service_time_s)
 
 
 def test_replicas_of_one_device_kind_fill_evenly():
@@ -62,13 +62,13 @@ def test_replicas_of_one_device_kind_fill_evenly():
 def test_a_preferred_device_that_others_fill_is_passed_over():
     schedule = scheduled(DevicePriority(), route("cpu", rank=3), route("gpu", rank=0))
     send(schedule)
-    schedule.finished("gpu", 0.01, queue_len=4)
+    schedule.finished("gpu", 0.0, 0.01, queue_len=4)
     assert send(schedule) == "cpu"
-    schedule.finished("cpu", 0.01)
+    schedule.finished("cpu", 0.0, 0.01)
     sent = []
     for _ in range(4):  # what was said of the queue gets old
         sent.append(send(schedule))
-        schedule.finished(sent[-1], 0.01)
+        schedule.finished(sent[-1], 0.0, 0.01)
     assert sent[-1] == "gpu"
 
 
@@ -77,14 +77,14 @@ def test_turns_are_taken_whatever_the_speed():
     sent = []
     for _ in range(9):
         sent.append(send(schedule))
-        schedule.finished(sent[-1], 1.0 if sent[-1] == "slow" else 0.001)
+        schedule.finished(sent[-1], 0.0, 1.0 if sent[-1] == "slow" else 0.001)
     assert sent == ["slow", "fast", "new"] * 3
 
 
 def test_a_full_replica_loses_its_turn_and_no_more():
     schedule = scheduled(RoundRobin(), route("a"), route("b", 2))
     assert [send(schedule) for _ in range(7)] == ["a", "b", "a", "b", "b", "b", None]
-    schedule.finished("a")
+    schedule.finished("a", 0.0)
     assert send(schedule) == "a"
 
 
@@ -101,7 +101,7 @@ def test_how_long_replicas_stay_busy_is_known_once_they_answered():
     schedule = scheduled(RoundRobin(), route("a", 2))
     assert schedule.lasts_s is None
     send(schedule)
-    schedule.finished("a", 0.4)
+    schedule.finished("a", 0.0, 0.4)
     assert schedule.lasts_s is None
     send(schedule)
     assert schedule.lasts_s == pytest.approx(0.2)
@@ -137,7 +137,7 @@ def test_only_replicas_that_are_there_and_have_room_are_chosen(kind, steps, rand
         elif step == "answer" and +under_way:
             replica_id = random.choice(sorted(+under_way))
             under_way[replica_id] -= 1
-            schedule.finished(replica_id, value, queue_len=random.randrange(9))
+            schedule.finished(replica_id, 0.0, value, queue_len=random.randrange(9))
         elif step == "send":
             room = {
                 replica_id

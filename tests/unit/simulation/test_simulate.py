@@ -71,12 +71,12 @@ def test_slots_are_as_good_as_replicas_to_who_sees_all_queues():
 def test_who_knows_more_does_better():
     found = {policy: outcome(MIXED, policy).latencies_s.mean() for policy in POLICIES}
     assert found["oracle"] < found["all-queues"] < found["two-choices"] < found["random"]
-    assert found["all-queues"] < found["ours"]
+    assert found["ours"] < found["two-choices"]
 
 
 def test_ours_prefers_the_faster_and_leaves_them_no_time_to_rest():
     fast, slow = outcome(MIXED, "ours").groups
-    assert fast.busy > 0.9
+    assert fast.busy > 0.85
     assert fast.share > slow.share
 
 
