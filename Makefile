@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-batch bench-serve lint fmt lock venv clean
+.PHONY: help demo test bench bench-batch bench-serve bench-routing lint fmt lock venv clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ bench-batch: $(STAMP) ## Measure whole data sets beside OpenVINO and Ray Data al
 
 bench-serve: $(STAMP) ## Measure servers beside OpenVINO, plain Ray Serve and Triton
 	$(BIN)/python -m benchmarks.serve $(BENCH_ARGS)
+
+bench-routing: $(STAMP) ## Measure many replicas that take a known time beside the simulator
+	$(BIN)/python -m benchmarks.routing $(BENCH_ARGS)
 
 lint: $(STAMP) ## Check style, types and import contracts
 	$(BIN)/ruff check .

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +21,7 @@ from rich.table import Column, Table
 from atriva_ray.cli.yaml_file import read_yaml
 from atriva_ray.errors import ExtraNotInstalledError, InputFileError
 from atriva_ray.simulation.choosers import POLICIES, find_policies
+from atriva_ray.simulation.plan import Try, fewest
 from atriva_ray.simulation.plan import plan as nodes_for
 from atriva_ray.simulation.scenario import Scenario
 from atriva_ray.simulation.simulate import Outcome, simulate
@@ -57,9 +62,14 @@ def simulate_command(
     Every policy meets the same requests. all-queues knows every queue at every moment, oracle also
     what each request will take: no real program can.
     """
-    told = Scenario.from_mapping(read_yaml(scenario, "simulate"))
+    told = Scenario.from_mapping(read_yaml(scenario, "simulate"), scenario.parent)
     if plan is not None:
-        _plan(told, plan, find_policies(policy or ("ours",)))
+        tries = _plan(told, plan, find_policies(policy or ("ours",)))
+        if output is not None:
+            content = {"goal_p99_s": plan, "policies": _tried(tries)}
+            with _drawing(output) as drawing:
+                png = _write(told, content, output, f"{scenario.stem}-plan")
+                drawing.draw_plan(tries, plan, png)
         return
     policies = find_policies(policy or ())
     workload = make_workload(told)
@@ -75,77 +85,136 @@ def simulate_command(
         for number, name in enumerate(policies, 1):
             progress.update(task, description=f"{name} ({number} of {len(policies)})")
             outcomes.append(simulate(told, workload, name))
-    _show(outcomes)
+    _show(told, outcomes)
     if output is not None:
-        _write(told, outcomes, output, scenario.stem)
+        with _drawing(output) as drawing:
+            content = {"outcomes": [_figures(each) for each in outcomes]}
+            drawing.draw(told, outcomes, _write(told, content, output, scenario.stem))
 
 
-def _plan(node: Scenario, p99_s: float, policies: Sequence[str]) -> None:
+def _plan(node: Scenario, p99_s: float, policies: Sequence[str]) -> dict[str, list[Try]]:
     table = Table("policy", *(Column(each, justify="right") for each in ("nodes", "p99, ms")))
+    tries: dict[str, list[Try]] = {}
     for policy in policies:
-        tries = []
+        mine = tries[policy] = []
         with _err.status(policy) as status:
             for each in nodes_for(node, p99_s, policy):
-                tries.append(each)
-                status.update(f"{policy}: {each.nodes} nodes, {each.p99_s * 1e3:,.1f} ms")
-        best = min((each for each in tries if each.is_enough), key=lambda each: each.nodes)
-        for each in sorted(tries, key=lambda each: each.nodes):
+                mine.append(each)
+                status.update(f"{policy}: {each.nodes} nodes, {_ms(each.p99_s)} ms")
+        best = fewest(mine)
+        for each in sorted(mine, key=lambda each: each.nodes):
             style = "bold" if each is best else "dim"
-            table.add_row(policy, f"{each.nodes:,}", f"{each.p99_s * 1e3:,.1f}", style=style)
+            table.add_row(policy, f"{each.nodes:,}", _ms(each.p99_s), style=style)
         table.add_section()
     _out.print(table)
     _out.print(f"bold: the fewest with which p99 is at most {p99_s * 1e3:g} ms", style="dim")
+    return tries
 
 
-def _show(outcomes: Sequence[Outcome]) -> None:
+def _tried(tries: Mapping[str, Sequence[Try]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "policy": policy,
+            "nodes": fewest(each).nodes,
+            "tries": [_finite(asdict(one)) for one in sorted(each, key=lambda one: one.nodes)],
+        }
+        for policy, each in tries.items()
+    ]
+
+
+def _show(told: Scenario, outcomes: Sequence[Outcome]) -> None:
     table = Table()
     table.add_column("policy", no_wrap=True)
-    for name in (*(f"{each}, ms" for each in _QUANTILES), "in time/s"):
+    columns: dict[str, Callable[[Outcome], str]] = {
+        f"{name}\nms": partial(_quantile_ms, quantile=each) for name, each in _QUANTILES.items()
+    }
+    columns["in\ntime/s"] = lambda outcome: f"{_in_time_per_s(outcome):,.0f}"
+    if any(outcome.unanswered for outcome in outcomes):
+        columns["un-\nanswered"] = lambda outcome: f"{outcome.unanswered:,}"
+    columns["idle\nbeside"] = lambda outcome: _short(outcome.idle_while_waiting)
+    for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for group in outcomes[0].groups:
         table.add_column(escape(group.name), justify="right")
     for outcome in outcomes:
-        table.add_row(
-            outcome.policy,
-            *(f"{outcome.quantile_s(each) * 1e3:,.1f}" for each in _QUANTILES.values()),
-            f"{outcome.in_time_per_s:,.0f}",
-            *(f"{group.share:.0%}" for group in outcome.groups),
-        )
+        shares = (f"{group.share:.0%}" for group in outcome.groups)
+        table.add_row(outcome.policy, *(each(outcome) for each in columns.values()), *shares)
     _out.print(table)
-    names = ", ".join(each.name for each in outcomes[0].groups)
-    _out.print(
-        f"in time: answered before the clients stopped asking; {escape(names)}: who did",
-        style="dim",
-        highlight=False,
-    )
+    names = escape(", ".join(each.name for each in outcomes[0].groups))
+    in_time = "before the clients stopped asking"
+    if told.deadline_s is not None:
+        in_time = f"within {told.deadline_s * 1e3:g} ms"
+    explained = [
+        f"in time: answered {in_time}",
+        "idle beside: how long at most one replica was idle while one request waited elsewhere, in "
+        "the replica's service times",
+        f"{names}: who answered",
+    ]
+    _out.print("\n".join(explained), style="dim", highlight=False)
 
 
-def _write(told: Scenario, outcomes: Sequence[Outcome], folder: Path, name: str) -> None:
+def _in_time_per_s(outcome: Outcome) -> float:
+    return outcome.in_time_per_s if outcome.good_per_s is None else outcome.good_per_s
+
+
+def _ms(seconds: float) -> str:
+    return "never" if math.isinf(seconds) else _short(seconds * 1e3)
+
+
+def _short(value: float) -> str:
+    """Say a figure such that many fit side by side."""
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"  # noqa: PLR2004
+
+
+def _quantile_ms(outcome: Outcome, quantile: float) -> str:
+    return _ms(outcome.quantile_s(quantile))
+
+
+@contextmanager
+def _drawing(folder: Path) -> Iterator[ModuleType]:
+    """Give the module that draws, and tell what cannot be written into a folder."""
     try:
-        from atriva_ray.simulation.drawing import draw  # noqa: PLC0415 - an optional dependency
+        from atriva_ray.simulation import drawing  # noqa: PLC0415 - an optional dependency
     except ImportError as error:
         raise ExtraNotInstalledError("plots", "matplotlib", "simulate") from error
-    content = {"scenario": asdict(told), "outcomes": [_figures(each) for each in outcomes]}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{name}.json"
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        draw(outcomes, path.with_suffix(".png"))
+        yield drawing
     except OSError as error:
         raise InputFileError(str(folder), f"it cannot be written: {error}") from error
+
+
+def _write(told: Scenario, content: Mapping[str, Any], folder: Path, name: str) -> Path:
+    """Write figures, and return where the picture of them belongs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    scenario = {field.name: getattr(told, field.name) for field in fields(told)}
+    if told.arrivals is not None:
+        scenario["arrivals"] = told.arrivals.file
+    text = json.dumps({"scenario": scenario, **content}, indent=2, default=asdict, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
     _out.print(f"wrote {path} and .png", soft_wrap=True)
+    return path.with_suffix(".png")
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Put None for what JSON cannot say: a figure without requests, or a latency without answer."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
 
 
 def _figures(outcome: Outcome) -> dict[str, Any]:
-    latencies = {
-        f"{name}_s": outcome.quantile_s(each) if len(outcome.latencies_s) else None
-        for name, each in _QUANTILES.items()
-    }
-    return {
-        "policy": outcome.policy,
-        "requests": len(outcome.latencies_s),
-        **latencies,
-        "in_time_per_s": outcome.in_time_per_s,
-        "ended_s": outcome.ended_s,
-        "groups": [asdict(group) for group in outcome.groups],
-    }
+    return _finite(
+        {
+            "policy": outcome.policy,
+            "requests": len(outcome.latencies_s),
+            "unanswered": outcome.unanswered,
+            **{f"{name}_s": outcome.quantile_s(each) for name, each in _QUANTILES.items()},
+            "in_time_per_s": outcome.in_time_per_s,
+            "good_per_s": outcome.good_per_s,
+            "idle_while_waiting": outcome.idle_while_waiting,
+            "ended_s": outcome.ended_s,
+            "groups": [asdict(group) for group in outcome.groups],
+        }
+    )

@@ -7,12 +7,17 @@ from itertools import count
 
 from atriva_ray.routing.load import Load, Route
 from atriva_ray.routing.order import Order
+from atriva_ray.routing.queued import Queued
 
 __all__ = ["Balancer", "Route"]
 
 _TRAVEL_TIME_S = 1e-3
 """Time that the requests under way should last the replica, so that it never waits for a client;
 those of a small model are many, and travel and run together."""
+
+_LEAST_GAIN = 0.5
+"""A request is moved only if it gains at least this part of what it takes where it goes: it may
+have begun to run after all, and then it runs twice."""
 
 _SLACK_SHARE = 3
 """How much longer they should last than a client may leave answers lying."""
@@ -39,6 +44,7 @@ class Balancer:
         numbers = count(1)
         self._mine = Order(numbers)
         self._far = Order(numbers)
+        self._queued = Queued()
 
     def set_routes(self, routes: Iterable[Route]) -> set[str]:
         """Take over a new route table and return the ids of replicas that are gone from it."""
@@ -72,7 +78,7 @@ class Balancer:
         """Stop using a replica, until it is added or a route table names it again."""
         load = self._loads.pop(replica_id, None)
         if load is not None:
-            load.entry = 0
+            load.entry = load.newest = 0
 
     def choose(self, now_s: float, cost: float = 1.0) -> str | None:
         """Return the replica for the next request; None while none has room.
@@ -89,8 +95,36 @@ class Balancer:
     def started(self, replica_id: str, now_s: float) -> None:
         """Count a request that was sent."""
         load = self._loads[replica_id]
+        if len(self._loads) > 1:
+            self._queued.sent(load, now_s)
         load.in_flight += 1
         self._put(load, now_s)
+
+    def steal(self, now_s: float) -> tuple[str, str] | None:
+        """Return from where to where a request is to be moved; None: it would gain nothing.
+
+        Call it when no request waits at the client. Of those that are under way, and have not begun
+        to run as far as the client knows, the last one may be answered sooner by a replica that has
+        room by now. Then take back the one that was sent there last, and call `moved`.
+        """
+        late = self._queued.latest(now_s)
+        if late is None:
+            return None
+        first = self._mine.first(now_s) or self._far.first(now_s)
+        if first is None or first is late or not first.service_time_s:
+            return None
+        answered_s = now_s + first.wait_s(now_s) + first.takes_s
+        if answered_s + _LEAST_GAIN * first.takes_s > late.due_s:
+            return None
+        return late.route.replica_id, first.route.replica_id
+
+    def moved(self, old_id: str, new_id: str, now_s: float) -> None:
+        """Count a request as sent to another replica than before."""
+        old = self._loads[old_id]
+        old.in_flight = max(0, old.in_flight - 1)
+        self._queued.taken(old)
+        self._put(old, now_s)
+        self.started(new_id, now_s)
 
     def finished(
         self,

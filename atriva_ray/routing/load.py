@@ -65,6 +65,9 @@ class Load:
         mean_ahead: moving average of that.
         seen_s: when that was.
         entry: number of its place in the order; one that has another number is of the past.
+        newest: number of the request of this client that was sent last.
+        begins_s: when that is expected to begin to run.
+        due_s: when it is expected to be answered.
     """
 
     route: Route
@@ -76,6 +79,9 @@ class Load:
     mean_ahead: float = 0.0
     seen_s: float = 0.0
     entry: int = 0
+    newest: int = 0
+    begins_s: float = 0.0
+    due_s: float = 0.0
 
     @property
     def is_mine(self) -> bool:

@@ -13,8 +13,15 @@ from atriva_ray.routing.balance import Balancer, Route
 from atriva_ray.routing.pool import Pool
 from atriva_ray.simulation.events import Events
 from atriva_ray.simulation.machinery import Answer, Chooser, Job, Replica
+from atriva_ray.simulation.survivors import Survivors
 
 __all__ = ["POLICIES", "ChooserFactory", "find_policies"]
+
+_LONG_S = 1e12
+"""What a replica that hangs would take: it is chosen only if all do."""
+
+_NEVER = 1 << 60
+"""So many requests under way that a replica is not the least loaded one."""
 
 ChooserFactory = Callable[[], Chooser]
 """Returns the chooser of one more client."""
@@ -23,9 +30,17 @@ ChooserFactory = Callable[[], Chooser]
 class _Ours:
     """The balancer of `atriva_ray.routing`."""
 
-    def __init__(self, events: Events, table: Callable[[], Iterable[Route]]) -> None:
+    def __init__(
+        self,
+        events: Events,
+        table: Callable[[], Iterable[Route]],
+        kinds: Mapping[str, tuple[str]],
+        there: dict[str, tuple[str]],
+    ) -> None:
         self._events = events
         self._table = table
+        self._kinds = kinds
+        self._there = there
         self._balancer: Balancer | None = None
 
     def choose(self, job: Job) -> int | None:  # noqa: ARG002 - nobody knows what it takes
@@ -52,6 +67,17 @@ class _Ours:
             now_s - answer.job.sent_s,
         )
 
+    def forget(self, replica: int) -> None:
+        self._there.pop(str(replica), None)
+        if self._balancer is not None:
+            self._balancer.forget(str(replica))
+            self._balancer.set_routes(self._table())
+
+    def add(self, replica: int) -> None:
+        self._there[str(replica)] = self._kinds[str(replica)]
+        if self._balancer is not None:
+            self._balancer.set_routes(self._table())
+
 
 class _Uninformed:
     """Base of choosers that take note of nothing."""
@@ -60,6 +86,12 @@ class _Uninformed:
         pass
 
     def finished(self, replica: int, answer: Answer) -> None:
+        pass
+
+    def forget(self, replica: int) -> None:
+        pass
+
+    def add(self, replica: int) -> None:
         pass
 
 
@@ -108,6 +140,12 @@ class _LeastLoaded:
         self._under_way[replica] += change
         entry = (self._under_way[replica], self._random.random(), replica)
         heapq.heappush(self._heap, entry)
+
+    def forget(self, replica: int) -> None:
+        self._change(replica, _NEVER - self._under_way[replica])
+
+    def add(self, replica: int) -> None:
+        self._change(replica, -self._under_way[replica])
 
 
 class _TwoChoices(_Uninformed):
@@ -160,13 +198,17 @@ class _Oracle(_Uninformed):
         self._replicas = replicas
         self._network_s = network_s
         self._knows_sizes = knows_sizes
-        kinds: dict[str, list[tuple[float, int]]] = {}
+        kinds: dict[object, list[tuple[float, int]]] = {}
         for replica in replicas:
             slots = [(0.0, replica.number)] * replica.group.slots
-            kinds.setdefault(replica.group.name, []).extend(slots)
+            kind = kinds.setdefault((replica.group.name, replica.hit_by), [])
+            if not kind:
+                replica.watch(partial(self._changed, kind))
+            kind.extend(slots)
         self._kinds = list(kinds.values())
+        self._stopped: dict[int, tuple[float, float]] = {}
 
-    def choose(self, job: Job) -> int:
+    def choose(self, job: Job) -> int | None:
         arrives_s = self._events.now_s + self._network_s
         best: tuple[float, list[tuple[float, int]]] | None = None
         for kind in self._kinds:
@@ -177,21 +219,49 @@ class _Oracle(_Uninformed):
                 if self._knows_sizes
                 else replica.group.service_time_s
             )
+            if replica.speed != 1.0:
+                if replica.is_dead:
+                    continue
+                takes_s = takes_s / replica.speed if replica.speed else _LONG_S
             done_s = max(free_s, arrives_s) + takes_s
             if best is None or done_s < best[0]:
                 best = done_s, kind
-        assert best is not None, "a scenario has replicas"  # noqa: S101
+        if best is None:
+            return None  # all are dead
         kind = best[1]
         free_s, number = kind[0]
-        takes_s = self._replicas[number].service_time_s(job.size)
+        replica = self._replicas[number]
+        takes_s = replica.service_time_s(job.size) / (replica.speed or 1.0)
         heapq.heapreplace(kind, (max(free_s, arrives_s) + takes_s, number))
         return number
+
+    def _changed(self, kind: list[tuple[float, int]], replica: Replica, before: float) -> None:
+        """Take note of another speed of replicas that are alike: slots become free at other times.
+
+        None overtakes another by that, so they stay in order.
+        """
+        now_s, speed = self._events.now_s, replica.speed
+        if replica.is_dead:
+            kind[:] = sorted((0.0, number) for _, number in kind)
+        elif not speed:
+            self._stopped.setdefault(id(kind), (now_s, before))
+        else:
+            since_s, before = self._stopped.pop(id(kind), (now_s, before))
+            ratio = (before or 1.0) / speed
+            kind[:] = [(now_s + max(0.0, free_s - since_s) * ratio, n) for free_s, n in kind]
 
 
 def _each(
     kind: Callable[[Sequence[Replica], Random], Chooser],
 ) -> Callable[[Events, Sequence[Replica], float, Random], ChooserFactory]:
-    return lambda _events, replicas, _network_s, random: lambda: kind(replicas, random)
+    def make(
+        _events: Events, replicas: Sequence[Replica], _network_s: float, random: Random
+    ) -> ChooserFactory:
+        if any(replica.hit_by for replica in replicas):
+            return lambda: Survivors(kind(replicas, random), len(replicas))
+        return lambda: kind(replicas, random)
+
+    return make
 
 
 def _shared(*, knows_sizes: bool) -> Callable[..., ChooserFactory]:
@@ -209,10 +279,11 @@ def _ours(
 ) -> ChooserFactory:
     pool = Pool()
     kinds = {str(replica.number): (replica.group.name,) for replica in replicas}
+    there = dict(kinds)
     clients: list[str] = []
 
     def table(client: str) -> Iterator[Route]:
-        pool.update(kinds, clients)  # the first who asks finds all clients there
+        pool.update(there, clients)  # the first who asks finds all clients there
         for replica_id, is_home in pool.known_to(client).items():
             group = replicas[int(replica_id)].group
             yield Route(replica_id, group.name, group.slots, 0, is_home)
@@ -220,7 +291,7 @@ def _ours(
     def join() -> Chooser:
         client = str(len(clients))
         clients.append(client)
-        return _Ours(events, partial(table, client))
+        return _Ours(events, partial(table, client), kinds, there)
 
     return join
 

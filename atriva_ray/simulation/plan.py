@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from atriva_inference.errors import OptionError
@@ -11,7 +11,7 @@ from atriva_ray.simulation.scenario import Scenario
 from atriva_ray.simulation.simulate import simulate
 from atriva_ray.simulation.workload import make_workload
 
-__all__ = ["Try", "plan"]
+__all__ = ["Try", "fewest", "plan"]
 
 _MOST_NODES = 10_000
 
@@ -49,13 +49,14 @@ def plan(node: Scenario, p99_s: float, policy: str) -> Iterator[Try]:
         OptionError: no number of nodes can be enough, or the scenario has a load, which would grow
             with the nodes.
     """
-    if node.rate_per_s is None:
+    if node.load is not None:
         expected = "rate_per_s in its place: a load grows with the nodes"
         raise OptionError("load", str(node.load), expected)
     fastest_s = min(group.service_time_s for group in node.replicas) + 2 * node.network_s
+    fastest_s += node.request_transfer_s + node.answer_transfer_s
     if not p99_s > fastest_s:
         raise OptionError("plan", f"{p99_s:g} s", f"more than {fastest_s:g} s, which one takes")
-    too_few = max(0, math.ceil(node.rate_per_s / node.capacity_per_s) - 1)
+    too_few = max(0, math.ceil(node.asked_per_s / node.capacity_per_s) - 1)
     nodes, enough = too_few + 1, None
     while enough is None or enough - too_few > 1:
         if nodes > _MOST_NODES:
@@ -67,6 +68,11 @@ def plan(node: Scenario, p99_s: float, policy: str) -> Iterator[Try]:
         else:
             too_few = nodes
         nodes = 2 * nodes if enough is None else (too_few + enough) // 2
+
+
+def fewest(tries: Iterable[Try]) -> Try:
+    """Return the one that was enough with the fewest nodes; there has to be one."""
+    return min((each for each in tries if each.is_enough), key=lambda each: each.nodes)
 
 
 def _try(node: Scenario, nodes: int, p99_s: float, policy: str) -> Try:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, TypeGuard
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from atriva_inference.errors import OptionError
+from atriva_ray.simulation.arrivals import Arrivals, read_arrivals
+from atriva_ray.simulation.checks import check_count, check_number, is_whole, known, made, made_each
+from atriva_ray.simulation.faults import Fault
 
 __all__ = ["Burst", "ReplicaGroup", "Scenario"]
-
-_MAX_COUNT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +38,10 @@ class ReplicaGroup:
     slots: int = 1
 
     def __post_init__(self) -> None:
-        _check_count("count", self.count)
-        _check_count("slots", self.slots)
-        _check_number("service_time_s", self.service_time_s, is_positive=True)
-        _check_number("sigma", self.sigma)
+        check_count("count", self.count)
+        check_count("slots", self.slots)
+        check_number("service_time_s", self.service_time_s, is_positive=True)
+        check_number("sigma", self.sigma)
 
     @property
     def rate_per_s(self) -> float:
@@ -64,8 +65,8 @@ class Burst:
     off_s: float
 
     def __post_init__(self) -> None:
-        _check_number("on_s", self.on_s, is_positive=True)
-        _check_number("off_s", self.off_s, is_positive=True)
+        check_number("on_s", self.on_s, is_positive=True)
+        check_number("off_s", self.off_s, is_positive=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +80,15 @@ class Scenario:
         load: what they ask, as a part of what the replicas can answer; or
         rate_per_s: what they ask, in requests per second.
         warm_up_s: requests of the beginning that do not count.
-        network_s: how long a request or an answer travels.
+        network_s: how long a request or an answer travels, beside what its bytes take.
+        bandwidth_bytes_per_s: how fast its bytes pass; None: at once. Others do not slow them down.
+        request_bytes: how long a request is.
+        answer_bytes: how long an answer is.
         bursts: how requests come; None: at any time, independently of each other (Poisson).
+        arrivals: requests as they once came, in place of load, rate_per_s and bursts; those after
+            `duration_s` are left out.
+        faults: what goes wrong with replicas.
+        deadline_s: how long a request may take to be of use; None: as long as it wants.
         seed: of everything that is random.
 
     Raises:
@@ -94,7 +102,13 @@ class Scenario:
     rate_per_s: float | None = None
     warm_up_s: float = 0.0
     network_s: float = 50e-6
+    bandwidth_bytes_per_s: float | None = None
+    request_bytes: float = 0.0
+    answer_bytes: float = 0.0
     bursts: Burst | None = None
+    arrivals: Arrivals | None = None
+    faults: tuple[Fault, ...] = ()
+    deadline_s: float | None = None
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -103,36 +117,83 @@ class Scenario:
         names = [group.name for group in self.replicas]
         if len(set(names)) < len(names):
             raise OptionError("replicas", ", ".join(names), "groups of different names")
-        if (self.load is None) == (self.rate_per_s is None):
-            given = "neither" if self.load is None else "both"
-            raise OptionError("load", given, "either load or rate_per_s")
-        _check_count("clients", self.clients)
-        if not _is_whole(self.seed) or self.seed < 0:
+        check_count("clients", self.clients)
+        if not is_whole(self.seed) or self.seed < 0:
             raise OptionError("seed", str(self.seed), "a whole number from 0")
-        _check_number("duration_s", self.duration_s, is_positive=True)
-        _check_number("warm_up_s", self.warm_up_s)
-        _check_number("network_s", self.network_s)
-        for name, value in (("load", self.load), ("rate_per_s", self.rate_per_s)):
-            if value is not None:
-                _check_number(name, value, is_positive=True)
+        self._check_numbers()
+        if self.arrivals is None:
+            if (self.load is None) == (self.rate_per_s is None):
+                given = "neither" if self.load is None else "both"
+                raise OptionError("load", given, "either load or rate_per_s, or arrivals")
+        else:
+            self._check_arrivals(self.arrivals)
+        for fault in self.faults:
+            self._check_fault(fault)
+
+    def _check_numbers(self) -> None:
+        for name in ("warm_up_s", "network_s", "request_bytes", "answer_bytes"):
+            check_number(name, getattr(self, name))
+        check_number("duration_s", self.duration_s, is_positive=True)
+        for name in ("load", "rate_per_s", "bandwidth_bytes_per_s", "deadline_s"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), is_positive=True)
         if self.warm_up_s >= self.duration_s:
             raise OptionError("warm_up_s", str(self.warm_up_s), "less than duration_s")
+        if self.bandwidth_bytes_per_s is None and (self.request_bytes or self.answer_bytes):
+            given = "none, but request_bytes or answer_bytes"
+            raise OptionError("bandwidth_bytes_per_s", given, "how fast bytes pass")
+
+    def _check_arrivals(self, arrivals: Arrivals) -> None:
+        for name in ("load", "rate_per_s", "bursts"):
+            if getattr(self, name) is not None:
+                raise OptionError("arrivals", f"beside {name}", "one of them: both say what comes")
+        if arrivals.client_count > self.clients:
+            expected = f"at least the {arrivals.client_count:,} of {arrivals.file}"
+            raise OptionError("clients", str(self.clients), expected)
+        varying = [group.name for group in self.replicas if group.sigma]
+        if arrivals.sizes is not None and varying:
+            expected = f"sigma 0: the sizes of {arrivals.file} say what varies"
+            raise OptionError("replicas", ", ".join(varying), expected)
+
+    def _check_fault(self, fault: Fault) -> None:
+        counts = {group.name: group.count for group in self.replicas}
+        if fault.group is not None and fault.group not in counts:
+            raise OptionError("faults", f"group {fault.group!r}", f"one of {', '.join(counts)}")
+        there = sum(counts.values()) if fault.group is None else counts[fault.group]
+        if fault.hit_count(there) > there:
+            raise OptionError("faults", f"count {fault.count}", f"no more than there are: {there}")
 
     @classmethod
-    def from_mapping(cls, mapping: object) -> Scenario:
+    def from_mapping(cls, mapping: object, folder: Path = Path()) -> Scenario:
         """Take what a YAML document says.
+
+        Args:
+            mapping: the document.
+            folder: what the name of a file in it is relative to. Arrivals are read from there;
+                without `duration_s` all of them count, without `clients` there are as many as
+                they name.
 
         Raises:
             OptionError: it is no mapping, has an unknown key, or a value is not acceptable.
+            InputFileError: the file of arrivals cannot be read, or one of its lines is not
+                acceptable.
         """
-        told = dict(_known("scenario", mapping, cls))
-        groups = told.get("replicas")
-        if not isinstance(groups, Sequence) or isinstance(groups, str):
-            raise OptionError("replicas", repr(groups), "a list of groups of replicas")
-        told["replicas"] = tuple(_made(ReplicaGroup, "replicas", group) for group in groups)
+        told = dict(known("scenario", mapping, cls))
+        told["replicas"] = made_each(
+            ReplicaGroup, "replicas", told.get("replicas"), "a list of groups of replicas"
+        )
+        told["faults"] = made_each(Fault, "faults", told.get("faults") or (), "a list of faults")
         if told.get("bursts") is not None:
-            told["bursts"] = _made(Burst, "bursts", told["bursts"])
-        scenario: Scenario = _made(cls, "scenario", told)
+            told["bursts"] = made(Burst, "bursts", told["bursts"])
+        if (file := told.get("arrivals")) is not None:
+            if not isinstance(file, str):
+                raise OptionError("arrivals", repr(file), "the name of a CSV file")
+            arrivals = told["arrivals"] = read_arrivals(folder / file)
+            told.setdefault("clients", arrivals.client_count)
+            # A little more than the last one's time: at the end of its time a scenario is over.
+            until_s = float(np.nextafter(arrivals.times_s[-1], np.inf))
+            told.setdefault("duration_s", max(until_s, 1e-3))
+        scenario: Scenario = made(cls, "scenario", told)
         return scenario
 
     @property
@@ -143,38 +204,17 @@ class Scenario:
     @property
     def asked_per_s(self) -> float:
         """Requests per second that are asked for."""
+        if self.arrivals is not None:
+            count = int(np.searchsorted(self.arrivals.times_s, self.duration_s))
+            return count / self.duration_s
         return self.rate_per_s or (self.load or 0.0) * self.capacity_per_s
 
+    @property
+    def request_transfer_s(self) -> float:
+        """How long the bytes of a request take."""
+        return self.request_bytes / (self.bandwidth_bytes_per_s or 1.0)
 
-def _known(what: str, value: object, kind: type[Any]) -> Mapping[str, Any]:
-    names = [field.name for field in fields(kind)]
-    if not isinstance(value, Mapping):
-        raise OptionError(what, repr(value), f"a mapping of {', '.join(names)}")
-    unknown = [str(key) for key in value if key not in names]
-    if unknown:
-        raise OptionError(what, ", ".join(unknown), f"only {', '.join(names)}")
-    return value
-
-
-def _made(kind: type[Any], what: str, value: object) -> Any:
-    told = _known(what, value, kind)
-    try:
-        return kind(**told)
-    except TypeError as error:
-        raise OptionError(what, str(dict(told)), f"all that it needs ({error})") from None
-
-
-def _is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _check_count(option: str, value: object) -> None:
-    if not _is_whole(value) or not 1 <= value <= _MAX_COUNT:
-        raise OptionError(option, str(value), f"a whole number from 1 to {_MAX_COUNT:,}")
-
-
-def _check_number(option: str, value: object, *, is_positive: bool = False) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    number = float(value) if is_number and isinstance(value, (int, float)) else math.nan
-    if not math.isfinite(number) or number < 0 or (is_positive and number == 0):
-        raise OptionError(option, str(value), f"a number {'above' if is_positive else 'from'} 0")
+    @property
+    def answer_transfer_s(self) -> float:
+        """How long the bytes of an answer take."""
+        return self.answer_bytes / (self.bandwidth_bytes_per_s or 1.0)

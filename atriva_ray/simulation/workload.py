@@ -20,8 +20,8 @@ class Workload:
     Attributes:
         times_s: float64 [requests], when each comes.
         clients: int64 [requests], whose it is.
-        sizes: float64 [requests], standard normal: how much more than others it takes; a replica
-            makes a service time of it, see `ReplicaGroup.sigma`.
+        sizes: float64 [requests], how much more than others it takes: standard normal, or of a file
+            the logarithm of what it says. A replica makes a service time of it.
     """
 
     times_s: npt.NDArray[np.float64]
@@ -35,11 +35,18 @@ class Workload:
 def make_workload(scenario: Scenario) -> Workload:
     """Draw the requests of a scenario; the same seed gives the same ones."""
     random = np.random.default_rng(scenario.seed)
-    times_s = _busy_times(random, scenario)
+    arrivals = scenario.arrivals
+    if arrivals is None:
+        times_s = _busy_times(random, scenario)
+    else:
+        times_s = arrivals.times_s[: np.searchsorted(arrivals.times_s, scenario.duration_s)]
     count = len(times_s)
-    return Workload(
-        times_s, random.integers(0, scenario.clients, count), random.standard_normal(count)
-    )
+    clients, sizes = random.integers(0, scenario.clients, count), random.standard_normal(count)
+    if arrivals is not None and arrivals.clients is not None:
+        clients = arrivals.clients[:count]
+    if arrivals is not None and arrivals.sizes is not None:
+        sizes = np.log(arrivals.sizes[:count])
+    return Workload(times_s, clients, sizes)
 
 
 def _busy_times(random: np.random.Generator, scenario: Scenario) -> npt.NDArray[np.float64]:

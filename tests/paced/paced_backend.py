@@ -1,19 +1,20 @@
 """An inference library whose devices take as long as they are told, and no processor.
 
 ``PACED_DEVICES="GPU=0.005,CPU=0.02"`` gives the devices and the seconds that each takes for one
-row. A model is any ``.onnx`` file; it negates a vector of float32, and fails on one that has NaN.
-Its entry point makes it known wherever this folder is on the ``PYTHONPATH``, on the nodes of a
-cluster for example.
+row; ``CPU=0.02~0.3`` on average, lognormally distributed with that sigma. A model is any ``.onnx``
+file; it negates a vector of float32, and fails on one that has NaN. Its entry point makes it known
+wherever this folder is on the ``PYTHONPATH``, on the nodes of a cluster for example.
 
-Files in the folder ``PACED_FOLDER`` change what devices do, at any time: one more compilation on
-``GPU`` ends when there is no file ``GPU.compiling`` (any more), and is refused if there is one
-called ``GPU.refuses``, with what the file says as the reason; while there is a file ``GPU.fails``,
-every inference there fails. ``GPU.asked`` gets a line for each inference.
+Files in the folder ``PACED_FOLDER`` change what devices do, at any time: a compilation on ``GPU``
+ends when there is no file ``GPU.compiling`` (any more), and is refused if there is one called
+``GPU.refuses``, with what the file says as the reason; while there is a file ``GPU.fails``, every
+inference there fails. ``GPU.asked`` gets a line for each inference.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ class PacedModel:
 
     device: str
     time_s: float
+    sigma: float = 0.0
     slot_count: int = 1
     inputs: tuple[Port, ...] = (Port("x", ("x",), np.dtype("float32"), (1, -1)),)
     outputs: tuple[Port, ...] = (Port("y", ("y",), np.dtype("float32"), (1, -1)),)
@@ -47,7 +49,8 @@ class PacedModel:
         return self
 
     def infer(self, arrays, _memory=None):
-        time.sleep(self.time_s)
+        sigma = self.sigma
+        time.sleep(self.time_s * random.lognormvariate(-sigma * sigma / 2, sigma))
         _note(self.device, "asked")
         if _says(self.device, "fails") is not None:
             raise InferenceFailedError("paced", self.device, "the device is lost")
@@ -66,10 +69,12 @@ class PacedBackend:
 
     def __init__(self):
         entries = os.environ["PACED_DEVICES"].split(",")
-        self._times_s = {name: float(time_s) for name, time_s in (e.split("=") for e in entries)}
+        self._paces: dict[str, list[float]] = {}
+        for name, _, pace in (entry.partition("=") for entry in entries):
+            self._paces[name] = [float(number) for number in pace.split("~")]
 
     def devices(self):
-        return [Device(name) for name in self._times_s]
+        return [Device(name) for name in self._paces]
 
     def expand(self, _spec, devices, _options):
         return [device.name for device in devices]
@@ -80,7 +85,7 @@ class PacedBackend:
         reason = _says(device, "refuses")
         if reason is not None:
             raise CompileError(str(files.path), device, {device: reason})
-        return PacedModel(device, self._times_s[device])
+        return PacedModel(device, *self._paces[device])
 
 
 def _file(device, what):

@@ -216,6 +216,50 @@ def test_a_request_that_takes_long_waits_for_the_faster_replica():
     assert balancer.choose(0.0, cost=5.0) == "fast"  # 0.03 and 0.05, and not 0.125
 
 
+def test_a_request_that_waits_moves_to_a_replica_that_falls_idle():
+    balancer = balancer_of(route("fast"), route("slow"))
+    measure(balancer, fast=0.010, slow=0.025)
+    assert [send(balancer) for _ in range(4)] == ["fast", "fast", "slow", "slow"]
+    assert balancer.steal(0.0) is None  # nobody has room
+    balancer.finished("fast", 0.010, 0.010)
+    balancer.finished("fast", 0.020, 0.010)
+    assert balancer.steal(0.020) == ("slow", "fast")
+    balancer.moved("slow", "fast", 0.020)
+    assert balancer.in_flight == {"fast": 1, "slow": 1}
+    assert balancer.steal(0.020) is None  # the other one runs
+
+
+def test_a_request_that_has_begun_stays_where_it_is():
+    balancer = balancer_of(route("fast"), route("slow"))
+    measure(balancer, fast=0.010, slow=0.025)
+    for _ in range(4):
+        send(balancer)
+    balancer.finished("slow", 0.025, 0.025)
+    balancer.finished("fast", 0.026, 0.010)
+    balancer.finished("fast", 0.026, 0.010)
+    assert balancer.steal(0.026) is None
+
+
+def test_a_request_is_not_moved_for_next_to_nothing():
+    balancer = balancer_of(route("a"), route("b"))
+    measure(balancer, a=0.010, b=0.010)
+    for _ in range(4):
+        send(balancer)
+    balancer.finished("b", 0.009, 0.009)
+    balancer.finished("b", 0.009, 0.009)
+    assert balancer.steal(0.009) is None  # 0.019 instead of 0.020
+
+
+def test_nothing_is_taken_from_a_replica_that_is_gone():
+    balancer = balancer_of(route("fast"), route("slow"))
+    measure(balancer, fast=0.010, slow=0.025)
+    for _ in range(4):
+        send(balancer)
+    balancer.finished("fast", 0.001, 0.010)
+    balancer.forget("slow")
+    assert balancer.steal(0.001) is None
+
+
 def test_new_routes_replace_the_old_ones_and_keep_what_is_known():
     balancer = balancer_of(route("a"), route("b"))
     measure(balancer, a=0.01, b=0.02)

@@ -305,6 +305,17 @@ def test_one_that_cannot_give_its_opinion_is_said_at_once(router, core):
     assert core.version > version
 
 
+def test_when_a_stand_in_dies_the_device_it_stands_in_for_is_better_than_nothing(router, core):
+    gpu = only_on_gpu(router, core)
+    (opinion,) = fail(core, gpu, 100, is_proven=False)
+    core.replica_ready(opinion.replica_id, 2)
+    fail(core, gpu, 100)
+    (again,) = core.replica_died(opinion.replica_id)
+    assert router.routes() == [gpu]
+    assert core.replica_ready(again.replica_id, 2) == []
+    assert router.routes() == [gpu, again.replica_id]
+
+
 @pytest.mark.parametrize("device", ["GPU", "MULTI:GPU,NPU"])
 def test_only_auto_chooses_another_device(router, core, device):
     ids = router.load(bare_request_for(device))
@@ -337,6 +348,12 @@ def test_lower_priorities_go_to_the_devices_that_are_left(router):
     # With a higher model on every device, the last one it is.
     assert placed(router, "medium2", "MEDIUM", "AUTO:GPU") == ["edge/GPU.0"]
     assert placed(router, "high2", "HIGH") == ["edge/GPU.0"]
+
+
+def test_where_all_devices_are_taken_it_is_the_last_one(router):
+    placed(router, "one", "HIGH", "AUTO:GPU")
+    placed(router, "other", "HIGH", "AUTO:NPU")
+    assert placed(router, "low", "LOW", "AUTO:GPU,NPU") == ["edge/NPU"]
 
 
 def test_equal_priorities_share_a_device(router):

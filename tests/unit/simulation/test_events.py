@@ -30,3 +30,17 @@ def test_what_happens_may_have_something_else_happen():
     events.at(5, step, 3)
     events.run()
     assert seen == [5, 6, 7, 8]
+
+
+@given(st.lists(st.integers(0, 20)), st.lists(st.integers(0, 20)))
+def test_what_comes_happens_after_all_else_of_its_time(times, coming):
+    events = Events()
+    happened = []
+
+    def happen(what):
+        happened.append((events.now_s, what))
+
+    for time_s in times:
+        events.at(time_s, happen, 0)
+    events.run((time_s, happen, 1) for time_s in sorted(coming))
+    assert happened == sorted([(each, 0) for each in times] + [(each, 1) for each in coming])

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from atriva_inference.errors import OptionError
+from atriva_ray.simulation.faults import Fault
 from atriva_ray.simulation.scenario import Burst, ReplicaGroup, Scenario
 from tests.conftest import EXAMPLES
 
@@ -18,7 +19,14 @@ load: 0.5
 duration_s: 4
 warm_up_s: 1
 network_s: 0
+bandwidth_bytes_per_s: 1.0e+6
+request_bytes: 2000
+answer_bytes: 500
 bursts: {on_s: 0.1, off_s: 0.3}
+faults:
+  - {at_s: 1, for_s: 0.5, group: fast, share: 0.2, slowdown: 10}
+  - {at_s: 2, count: 3, dies: true, detection_s: 0.01}
+deadline_s: 0.05
 seed: 7
 """
 
@@ -35,11 +43,21 @@ def test_a_scenario_is_what_its_file_says():
         duration_s=4,
         warm_up_s=1,
         network_s=0,
+        bandwidth_bytes_per_s=1e6,
+        request_bytes=2_000,
+        answer_bytes=500,
         bursts=Burst(on_s=0.1, off_s=0.3),
+        faults=(
+            Fault(at_s=1, for_s=0.5, group="fast", share=0.2, slowdown=10),
+            Fault(at_s=2, count=3, dies=True, detection_s=0.01),
+        ),
+        deadline_s=0.05,
         seed=7,
     )
     assert scenario.capacity_per_s == pytest.approx(11_000)
     assert scenario.asked_per_s == pytest.approx(5_500)
+    assert scenario.request_transfer_s == pytest.approx(0.002)
+    assert scenario.answer_transfer_s == pytest.approx(0.0005)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +82,15 @@ def test_a_scenario_is_what_its_file_says():
         ("{on_s: 0.1, off_s: 0.3}", "often", "bursts"),
         ("on_s: 0.1", "on_s: 0", "on_s='0'"),
         ("seed: 7", "seed: seven", "seed='seven'"),
+        ("bandwidth_bytes_per_s: 1.0e+6", "", "bandwidth_bytes_per_s"),
+        ("1.0e+6", "0", "bandwidth_bytes_per_s='0'"),
+        ("request_bytes: 2000", "request_bytes: -1", "request_bytes='-1'"),
+        ("answer_bytes: 500", "answer_bytes: many", "answer_bytes='many'"),
+        ("deadline_s: 0.05", "deadline_s: 0", "deadline_s='0'"),
+        ("at_s: 1, ", "", "at_s"),
+        ("group: fast", "group: quick", "group 'quick'"),
+        ("slowdown: 10", "slowness: 10", "slowness"),
+        ("count: 3, dies", "count: 16, dies", "no more than there are: 15"),
     ],
 )
 def test_what_a_scenario_cannot_say_is_told(before, after, message):
@@ -83,6 +110,12 @@ def test_a_cluster_without_replicas_is_told():
         Scenario.from_mapping({"replicas": [], "load": 1})
 
 
-def test_the_example_is_a_scenario():
-    (file,) = (EXAMPLES / "simulate").glob("*.yaml")
+def test_faults_are_a_list():
+    with pytest.raises(OptionError, match="a list of faults"):
+        Scenario.from_mapping(yaml.safe_load(RIGHT) | {"faults": "many"})
+
+
+@pytest.mark.parametrize("name", ["mixed", "faults"])
+def test_the_examples_are_scenarios(name):
+    file = EXAMPLES / "simulate" / f"{name}.yaml"
     assert Scenario.from_mapping(yaml.safe_load(file.read_text())).clients > 1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from atriva_inference.errors import OptionError
+from atriva_ray.simulation.arrivals import Arrivals
 from atriva_ray.simulation.choosers import POLICIES, find_policies
 from atriva_ray.simulation.scenario import ReplicaGroup, Scenario
 from atriva_ray.simulation.simulate import simulate
@@ -100,3 +101,41 @@ def test_policies_by_name():
     assert find_policies(["oracle", "ours", "oracle"]) == ("oracle", "ours")
     with pytest.raises(OptionError, match="one of ours, round-robin"):
         find_policies(["best"])
+
+
+def test_only_what_is_answered_within_the_deadline_is_of_use():
+    found = outcome(MIXED, "random")
+    assert found.good_per_s is None
+    deadline_s = found.quantile_s(0.75)
+    within = outcome(replace(MIXED, deadline_s=deadline_s), "random")
+    np.testing.assert_array_equal(within.latencies_s, found.latencies_s)
+    assert within.good_per_s * 1.5 == pytest.approx(0.75 * len(found.latencies_s), abs=1)
+
+
+def test_a_replica_is_idle_while_requests_wait_for_another():
+    """Two replicas, two requests: who has both run by the same one leaves the other idle."""
+    pair = ReplicaGroup(name="pair", count=2, service_time_s=0.5)
+    arrivals = Arrivals("", np.array([0.0, 0.1]))
+    scenario = Scenario(replicas=(pair,), arrivals=arrivals, duration_s=1, network_s=0.01)
+    found = {
+        outcome(replace(scenario, seed=seed), "random").idle_while_waiting for seed in range(9)
+    }
+    # The second waits until the first is done, 0.4 s later.
+    assert sorted(round(each, 6) for each in found) == [0, 0.8]
+    assert outcome(scenario, "ours").idle_while_waiting == 0
+
+
+def test_who_knows_all_queues_leaves_nobody_idle_for_long():
+    found = {policy: outcome(MIXED, policy).idle_while_waiting for policy in POLICIES}
+    assert found["all-queues"] < 1
+    assert found["all-queues"] < found["two-choices"] < found["random"]
+
+
+def test_requests_of_the_warm_up_do_not_count_as_waiting():
+    pair = ReplicaGroup(name="pair", count=2, service_time_s=0.5)
+    arrivals = Arrivals("", np.array([0.0, 0.0, 0.0, 5.0]))
+    scenario = Scenario(replicas=(pair,), arrivals=arrivals, duration_s=6)
+    for warm_up_s, most in ((0, 2), (1, 0)):
+        seeds = [replace(scenario, warm_up_s=warm_up_s, seed=seed) for seed in range(20)]
+        found = max(outcome(each, "random").idle_while_waiting for each in seeds)
+        assert found == pytest.approx(most, abs=0.01)
