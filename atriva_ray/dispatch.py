@@ -11,6 +11,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any, TypeVar
 
 import ray
@@ -21,16 +22,17 @@ from atriva_inference.errors import ClosedError, InferenceRuntimeError
 from atriva_inference.executor import Outputs
 from atriva_inference.profiling import Profile
 from atriva_inference.shape_cache import ShapeCacheInfo
+from atriva_ray.cluster_session import ClusterSession, lost_session, open_session
 from atriva_ray.errors import ClusterError, ModelNotLoadedError, ReplicaLostError
 from atriva_ray.lanes.client_lane import Reply
+from atriva_ray.lanes.session_frames import SessionCall
 from atriva_ray.line import ClientRequest as _Request
 from atriva_ray.line import Line as _Line
-from atriva_ray.line import ReplicaUse
 from atriva_ray.line import as_they_are as _as_they_are
-from atriva_ray.line import copied as _copy
 from atriva_ray.line import is_wanted as _is_wanted
-from atriva_ray.ray_errors import translated
+from atriva_ray.ray_errors import translated, without_traceback
 from atriva_ray.replica import ReplicaInfo
+from atriva_ray.replica_use import ReplicaUse
 from atriva_ray.retries import Retries
 from atriva_ray.route_table import ModelRoutes
 from atriva_ray.router import MAX_ATTEMPTS
@@ -44,6 +46,9 @@ __all__ = ["Dispatcher", "ReplicaUse"]
 _logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
+
+_WAKE_TIMEOUT_S = 60.0
+"""How long what is no request waits for a replica, where there is none."""
 
 _PATIENCE_S = 1.0
 """How often a close that waits looks whether Ray is still there."""
@@ -70,6 +75,7 @@ class Dispatcher:
         on_failed: Callable[..., int | None],
         on_close: Callable[[], None],
         slack_s: float = 0.0,
+        on_wanted: Callable[[], None] = lambda: None,
     ) -> None:
         self.key = routes.key
         self.generation = routes.generation
@@ -80,6 +86,8 @@ class Dispatcher:
         self._post_answer = post_answer
         self._on_lost = on_lost
         self._on_close = on_close
+        self._on_wanted = on_wanted
+        self._has_called = False
         self._changed = threading.Condition()
         self._connecting = threading.Lock()
         self._waiting: deque[_Request] = deque()
@@ -96,11 +104,14 @@ class Dispatcher:
         self._lines: dict[str, _Line] = {}
         self._refusal: ClosedError | ModelNotLoadedError | None = None
         self._sent: set[_Request] = set()
+        self._retired: set[_Line] = set()
+        self._session_numbers = count(1)
         first_route, self._described, _ = routes.replicas[0]
         self._last_uses = [ReplicaUse(first_route, self._described, "none")]
         self._take_over(routes)
         self.inputs = self._described.inputs
         self.outputs = self._described.outputs
+        self.variables = self._described.variables
 
     # -- what is known of the model ------------------------------------------------------------
 
@@ -188,7 +199,85 @@ class Dispatcher:
         with self._changed:
             self._check_open()
             self._waiting.append(request)
-            return self._next_sends()
+            sends = self._next_sends()
+            self._call_if_stuck()
+            return sends
+
+    def _call_if_stuck(self, *, is_news: bool = False) -> None:
+        """Tell the router that requests wait and no replica is there: once, however many wait."""
+        if self._waiting and not self._lines and (is_news or not self._has_called):
+            self._has_called = True
+            self._post(self._on_wanted)
+
+    # -- sessions ------------------------------------------------------------------------------
+
+    def open_session(self) -> ClusterSession[_Line]:
+        """Open a session where it is answered soonest; blocks while no replica is ready."""
+        with self._changed:
+            self._check_open()
+            while not self._lines:
+                self._changed.wait(_PATIENCE_S)
+                self._check_open()
+            lines = self._usable()
+            service_times_s = self._balancer.service_times_s
+        number = next(self._session_numbers)
+        return open_session(self, self._model_name, number, lines, service_times_s)
+
+    def make_answer(self) -> AnswerFuture[Any]:
+        """Return a future whose callbacks may block."""
+        return AnswerFuture(self._post_answer)
+
+    def ask(
+        self,
+        line: _Line,
+        session: int,
+        work: BoundInputs | SessionCall,
+        answer: AnswerFuture[Any],
+        wrap: Callable[[Outputs], Any] | None = None,
+        *,
+        is_waited_for: bool = False,
+    ) -> bool:
+        """Send what a session asks for to its replica, and to no other; see `Desk.ask`."""
+        call, bound = (work, _NO_INPUTS) if isinstance(work, SessionCall) else (None, work)
+        request = _Request(
+            bound, wrap or _as_they_are, answer, session=session, call=call, line=line
+        )
+        with self._changed:
+            self._check_open()
+            if line.is_lost or line.is_over:
+                raise self._lost_session(request)
+            if not _is_wanted(answer):
+                return False
+            request.sent_s = time.monotonic()
+            if not line.is_retired:
+                self._balancer.started(line.route.replica_id, request.sent_s)
+            line.under_way += 1
+            self._sent.add(request)
+        if not is_waited_for:
+            line.carrier.send([request])
+            return True
+        try:
+            line.carrier.exchange([request], answer.done)
+        except KeyboardInterrupt:  # as in `run`
+            self._start_over(answer)
+            raise
+        return True
+
+    def hold(self, line: _Line, count: int) -> None:
+        """Keep a line for one session more (1) or less (-1), also if others do not use it now."""
+        with self._changed:
+            line.sessions += count
+            is_over = line.is_over
+            if is_over:
+                self._retired.discard(line)
+        if is_over:
+            self._post(line.carrier.close)
+
+    def _lost_session(self, request: _Request) -> InferenceRuntimeError:
+        line = request.line
+        if not ray.is_initialized() or line is None:
+            return self._why_lost(0, "")
+        return lost_session(self._model_name, request.session, line.route, line.end)
 
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
         """Profile the model on the replica whose device AUTO prefers most."""
@@ -212,6 +301,10 @@ class Dispatcher:
 
     def _usable(self) -> list[_Line]:
         if not self._lines:
+            self._post(self._on_wanted)
+            self._changed.wait_for(lambda: self._lines or self._refusal, _WAKE_TIMEOUT_S)
+            self._check_open()
+        if not self._lines:
             raise ReplicaLostError(self._model_name, 1, "no replica is ready now")
         return list(self._lines.values())
 
@@ -232,9 +325,10 @@ class Dispatcher:
             self._sent.clear()
         self._refuse(lost, ClusterError(self._model_name, "Ray was shut down before it answered"))
         with self._connecting, self._changed:
-            lines, self._lines = list(self._lines.values()), {}
-            self._last_uses = [line.use for line in lines] or self._last_uses
-        for line in lines:
+            lines, self._lines = self._lines, {}
+            self._last_uses = [line.use for line in lines.values()] or self._last_uses
+            retired, self._retired = self._retired, set()
+        for line in (*lines.values(), *retired):
             line.carrier.close()
         self._on_close()
 
@@ -305,7 +399,7 @@ class Dispatcher:
                 if reply.request.line is line and reply.request in self._sent
             ]
             now_s = time.monotonic()
-            for reply in replies:
+            for reply in () if line.is_retired else replies:
                 time_s = None if reply.error is not None else reply.service_time_s
                 self._balancer.finished(
                     line.route.replica_id,
@@ -313,12 +407,16 @@ class Dispatcher:
                     time_s,
                     reply.queue_len,
                     reply.others,
-                    now_s - reply.request.sent_s,
+                    None if reply.request.call else now_s - reply.request.sent_s,
                 )
-                self._service_time_s += time_s or 0.0
-            line.use.answered += len(replies)
+            self._service_time_s += sum(
+                reply.service_time_s or 0.0 for reply in replies if reply.error is None
+            )
+            line.use.answered += sum(reply.request.call is None for reply in replies)
             line.under_way -= len(replies)
-            is_over = line.is_retired and not line.under_way
+            is_over = line.is_over
+            if is_over:
+                self._retired.discard(line)
             replies = [reply for reply in replies if not self._goes_on(line, reply)]
             sends = self._next_sends()
         self._send(sends)
@@ -344,7 +442,9 @@ class Dispatcher:
                 self._retries.worked(request)
             return False
         replica_id = line.route.replica_id
-        if self._refusal is not None or not self._retries.take(request, replica_id, reply.error):
+        if request.session or self._refusal is not None:
+            return False
+        if not self._retries.take(request, replica_id, reply.error):
             return False
         request.line = None
         self._sent.discard(request)
@@ -357,6 +457,9 @@ class Dispatcher:
         is_connected = ray.is_initialized()
         with self._changed:
             is_first, line.is_lost = not line.is_lost, True
+            if is_first:
+                line.end = f"its connection ended ({reason})"
+                self._retired.discard(line)
             if self._lines.get(replica_id) is line:
                 del self._lines[replica_id]
                 self._balancer.forget(replica_id)
@@ -364,7 +467,7 @@ class Dispatcher:
                 if request.line is not line or request not in self._sent:
                     continue
                 self._sent.discard(request)
-                may_go_on = request.attempts < MAX_ATTEMPTS and is_connected
+                may_go_on = not request.session and request.attempts < MAX_ATTEMPTS and is_connected
                 if may_go_on and self._refusal is None:
                     self._waiting.appendleft(request)
                 else:
@@ -372,8 +475,12 @@ class Dispatcher:
             sends = self._next_sends()
             self._changed.notify_all()
         self._send(sends)
-        if failed:
-            self._refuse(failed, self._refusal or self._why_lost(failed[0].attempts, reason))
+        for request in failed:
+            if request.session:
+                why = self._lost_session(request)
+            else:
+                why = self._why_lost(request.attempts, reason)
+            self._refuse([request], self._refusal or why)
         if is_first:
             _logger.info("model %s lost replica %s: %s", self._model_name, replica_id, reason)
             self._post(partial(self._look_after, line))
@@ -402,22 +509,30 @@ class Dispatcher:
         What was under way is sent again, apart from the request whose caller has gone.
         """
         with self._changed:
-            lines = list(self._lines.values())
+            lines = [*self._lines.values(), *self._retired]
             self._lines.clear()
+            self._retired.clear()
+            in_sessions = [request for request in self._sent if request.session]
+            self._sent.difference_update(in_sessions)
             for line in lines:
                 line.is_lost = True
-                self._balancer.forget(line.route.replica_id)
+                line.end = "the program was interrupted, and its connections were made anew"
+                if not line.is_retired:
+                    self._balancer.forget(line.route.replica_id)
             for request in list(self._sent):
                 if not request.answer.done():
                     request.attempts -= 1
                     self._waiting.appendleft(request)
             self._sent.clear()
-            again = [*self._waiting, *self._retries.clear()]
-            self._waiting = deque(each for each in again if each.answer is not interrupted)
+            waiting = [*self._waiting, *self._retries.clear()]
+            self._waiting = deque(each for each in waiting if each.answer is not interrupted)
             self._changed.notify_all()
         for line in lines:
             line.carrier.close()
-        self._post(partial(self._connect, [(each.route, each.info, each.actor) for each in lines]))
+        for request in in_sessions:
+            self._refuse([request], self._lost_session(request))
+        again = [(each.route, each.info, each.actor) for each in lines if not each.is_retired]
+        self._post(partial(self._connect, again))
 
     def _take_over(self, routes: ModelRoutes) -> None:
         wanted = {route.replica_id for route, _, _ in routes.replicas}
@@ -430,8 +545,11 @@ class Dispatcher:
                 line.is_retired = True
             for route, _, _ in routes.replicas:
                 self._balancer.update(route)
-            idle = [line for line in gone if not line.under_way]
-        for line in idle:  # the others when they have answered what was sent
+            if not wanted:
+                self._call_if_stuck(is_news=True)
+            idle = [line for line in gone if line.is_over]
+            self._retired.update(line for line in gone if not line.is_over)
+        for line in idle:  # the others when nothing will come on them, and no session needs them
             self._post(line.carrier.close)
         self._connect(routes.replicas)
         self._note(routes)
@@ -468,19 +586,22 @@ class Dispatcher:
                     if line.is_lost:  # it broke at once
                         continue
                     self._lines[replica_id] = line
+                    self._has_called = False
+                    self._changed.notify_all()
                     self._balancer.add(route)
                     sends = self._next_sends()
+                    self._changed.notify_all()
                 self._send(sends)
 
     def _refuse(self, requests: Iterable[_Request], error: InferenceRuntimeError) -> None:
         """Fail requests, unless their callers have cancelled them."""
         for request in requests:
             if _is_wanted(request.answer):
-                request.answer.set_exception(_copy(error))
+                request.answer.set_exception(without_traceback(error))
 
     def _check_open(self) -> None:
         if self._refusal is not None:
-            raise _copy(self._refusal)
+            raise without_traceback(self._refusal)
         if not ray.is_initialized():
             raise ClusterError(self._model_name, "Ray was shut down; make a new runtime")
 
@@ -489,3 +610,6 @@ class Dispatcher:
             return reply.result()
         except Exception as error:  # noqa: BLE001 - the table knows which ones are Ray's
             raise translated(error, self._model_name) from None
+
+
+_NO_INPUTS = BoundInputs({})

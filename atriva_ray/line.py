@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from atriva_inference.answer import AnswerFuture
 from atriva_inference.binding import BoundInputs
-from atriva_inference.errors import InferenceFailedError, InferenceRuntimeError
+from atriva_inference.errors import InferenceFailedError
 from atriva_inference.executor import Outputs
+from atriva_ray.lanes.session_frames import SessionCall
 from atriva_ray.replica import ReplicaInfo
+from atriva_ray.replica_use import ReplicaUse
 from atriva_ray.routing.balance import Route
 from atriva_ray.transport import Carrier
 
-__all__ = ["ClientRequest", "Line", "ReplicaUse", "as_they_are", "copied", "is_wanted"]
+__all__ = ["ClientRequest", "Line", "as_they_are", "is_wanted"]
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +31,8 @@ class ClientRequest:
         sent_s: when it was sent the last time.
         line: the last way it was sent.
         failures: what devices said that failed on it, by replica.
+        session: number of the session it belongs to; 0 for none.
+        call: what it asks of the session.
     """
 
     bound: BoundInputs
@@ -39,23 +42,8 @@ class ClientRequest:
     sent_s: float = 0.0
     line: Line | None = None
     failures: dict[str, InferenceFailedError] | None = None
-
-
-@dataclass(slots=True)
-class ReplicaUse:
-    """What this client did with one replica.
-
-    Attributes:
-        route: its id, ``node/device``, slots and rank.
-        info: what it says of itself: threads, process, node.
-        carrier: how requests get there: ``unix lane``, ``tcp lane`` or ``actor calls``.
-        answered: requests of this client that it has answered.
-    """
-
-    route: Route
-    info: ReplicaInfo
-    carrier: str
-    answered: int = 0
+    session: int = 0
+    call: SessionCall | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +58,18 @@ class Line:
     is_lost: bool = False
     is_retired: bool = False
     under_way: int = 0
+    sessions: int = 0
+    end: str = ""
+
+    @property
+    def has_lane(self) -> bool:
+        """Whether requests go over a lane."""
+        return self.carrier.kind != "actor calls"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing will come on it any more."""
+        return self.is_retired and not self.under_way and not self.sessions
 
 
 def is_wanted(answer: AnswerFuture[Any]) -> bool:
@@ -80,9 +80,3 @@ def is_wanted(answer: AnswerFuture[Any]) -> bool:
 def as_they_are(outputs: Outputs) -> Outputs:
     """Return the outputs."""
     return outputs
-
-
-def copied(error: InferenceRuntimeError) -> InferenceRuntimeError:
-    """Return an equal error without a traceback, which would keep every caller's frames alive."""
-    same: InferenceRuntimeError = copy.copy(error)
-    return same.with_traceback(None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -15,7 +17,7 @@ from ray.exceptions import (
 from atriva_inference.errors import InferenceFailedError, InferenceRuntimeError
 from atriva_ray.errors import ReplicaLostError
 
-__all__ = ["LOST", "translated"]
+__all__ = ["LOST", "translated", "without_traceback"]
 
 LOST = (
     ActorDiedError,
@@ -54,3 +56,9 @@ def translated(error: BaseException, what: str) -> BaseException:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def without_traceback(error: InferenceRuntimeError) -> InferenceRuntimeError:
+    """Return an equal error without a traceback, which would keep every caller's frames alive."""
+    copied: InferenceRuntimeError = copy.copy(error)
+    return copied.with_traceback(None)

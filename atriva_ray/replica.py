@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,12 +25,14 @@ from atriva_inference.runtime import compile_model
 from atriva_inference.shape_cache import ShapeCacheInfo
 from atriva_inference.tensor import Array, Tensor
 from atriva_ray.errors import LaneError
+from atriva_ray.lanes.busy import BusyTime
 from atriva_ray.lanes.handshake import make_token
 from atriva_ray.lanes.listen import Listener
 from atriva_ray.lanes.server import LaneServer
 from atriva_ray.lanes.server_lane import Ports
 from atriva_ray.lanes.together import find_together
 from atriva_ray.model_store import ModelSource, keep, locate
+from atriva_ray.routing.reports import LoadReport
 from atriva_ray.stored_tensor import INLINE_LIMIT_BYTES, StoredTensor
 
 __all__ = ["MAX_CONCURRENT_CALLS", "Answer", "Replica", "ReplicaInfo", "open_lanes"]
@@ -57,6 +60,7 @@ class ReplicaInfo:
         pid: its process.
         lane_name: Unix socket, in the abstract namespace of its node, where it takes lanes.
         lane_token: secret that opens a lane.
+        variables: what the model remembers within a session.
     """
 
     replica_id: str
@@ -70,6 +74,7 @@ class ReplicaInfo:
     pid: int
     lane_name: str
     lane_token: bytes = field(repr=False)
+    variables: tuple[Port, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,8 @@ class Replica:
         self._lanes: LaneServer | None = None
         self._listener: Listener | None = None
         self._queue_len = 0
+        self._calls = BusyTime()
+        self._calls_lock = threading.Lock()
 
     async def load(
         self,
@@ -150,6 +157,7 @@ class Replica:
             pid=os.getpid(),
             lane_name=self._listener.name,
             lane_token=token,
+            variables=self._executor.variables,
         )
 
     async def listen_tcp(self) -> tuple[str, int]:
@@ -198,14 +206,38 @@ class Replica:
     async def profile(self, arrays: Mapping[str, Array] | None, runs: int) -> Profile:
         """Profile the model on this replica's device."""
         bound = None if arrays is None else BoundInputs(arrays)
-        return await asyncio.to_thread(self._loaded().profile, bound, runs)
+        self._queue_len += 1  # neither idle nor to be stopped meanwhile
+        try:
+            return await asyncio.to_thread(self._loaded().profile, bound, runs)
+        finally:
+            self._queue_len -= 1
 
     async def shape_cache_info(self) -> ShapeCacheInfo:
         """Return the state of this replica's shape cache."""
         return self._loaded().shape_cache_info()
 
+    async def session_count(self) -> int:
+        """Return how many sessions are open, of all programs."""
+        return self._loaded().session_count
+
     async def ping(self) -> None:
         """Return at once: the process is there."""
+
+    async def load_report(self) -> LoadReport:
+        """Return how busy this replica is; costs next to nothing."""
+        lanes, calls = self._lanes, self._calls
+        if lanes is None or self._executor is None:
+            return LoadReport(0.0, 0, self._waiting, 0, 1)
+        with self._calls_lock:
+            calls_s = calls.total_s(time.monotonic())
+        return LoadReport(
+            lanes.busy_s + calls_s,
+            lanes.busy.answered + calls.answered,
+            self._waiting,
+            lanes.lane_count,
+            self._executor.parallelism,
+            lanes.busy.service_time_s or calls.service_time_s,
+        )
 
     async def watch(self) -> None:
         """Never return: the caller learns from the error that this replica's process has ended."""
@@ -231,8 +263,16 @@ class Replica:
     def _timed_run(self, bound: BoundInputs) -> tuple[Outputs, float]:
         executor = self._loaded()
         started_s = time.monotonic()
-        outputs = executor.run(bound)
-        return outputs, time.monotonic() - started_s
+        with self._calls_lock:
+            self._calls.began(started_s)
+        try:
+            outputs = executor.run(bound)
+        finally:
+            time_s = time.monotonic() - started_s
+            with self._calls_lock:
+                self._calls.ended(started_s + time_s)
+                self._calls.took(time_s)
+        return outputs, time_s
 
     def _loaded(self) -> LocalExecutor:
         if self._executor is None:
@@ -247,6 +287,7 @@ def open_lanes(model_name: str, executor: LocalExecutor, *, has_batching: bool) 
     beside another device, it gets the next request ready meanwhile.
     """
     is_busy = any("CPU" in device for device in executor.execution_devices)
+    has_batching = has_batching and not executor.variables
     together = find_together(executor, executor.inputs, executor.outputs) if has_batching else None
     return LaneServer(
         executor,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -23,9 +24,8 @@ from atriva_ray.inventory import Inventory, alive_nodes, node_options
 from atriva_ray.model_store import ModelArchive, ModelSource, keep
 from atriva_ray.ray_errors import translated
 from atriva_ray.replica import MAX_CONCURRENT_CALLS, Replica, ReplicaInfo
-from atriva_ray.replica_start import load_on, wait_for_process
 from atriva_ray.route_table import RouteTable
-from atriva_ray.routing.core import RouterCore
+from atriva_ray.routing.elastic import ElasticCore
 from atriva_ray.routing.fallback import elsewhere
 from atriva_ray.routing.messages import (
     Grant,
@@ -35,9 +35,10 @@ from atriva_ray.routing.messages import (
     StartReplica,
     StopReplica,
 )
-from atriva_ray.routing.placement import Node
 from atriva_ray.routing.schedules import Schedule, make_schedule
 from atriva_ray.routing.tables import Tables
+from atriva_ray.scaling import Scaling
+from atriva_ray.starting import load_on, process_of
 
 __all__ = ["MAX_ATTEMPTS", "Router"]
 
@@ -55,9 +56,11 @@ class Router:
     """One per cluster namespace. Lives until its cluster ends; its replicas live no longer."""
 
     def __init__(self) -> None:
-        self._core = RouterCore(first_generation=time.time_ns())
+        self._core = ElasticCore(first_generation=time.time_ns())
         self._replica_class: Any = ray.remote(Replica)  # once: it costs memory each time
         self._inventory = Inventory()
+        self._scaling = Scaling(self._core, self._inventory)
+        self._reports = self._scaling.reports  # the newest of each replica, by its id
         self._sources: dict[str, ModelSource] = {}
         self._actors: dict[str, Any] = {}
         self._infos: dict[str, ReplicaInfo] = {}
@@ -70,6 +73,7 @@ class Router:
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
         self._spawn(self._tick())
+        self._spawn(self._follow_load())
 
     # -- clients -------------------------------------------------------------------------------
 
@@ -86,7 +90,7 @@ class Router:
             ModelError, DeviceNotAvailableError: see `InferenceRuntime.load_model`.
         """
         self._core.client_seen(client_id, time.monotonic())
-        nodes = self._with_free_cpus(await self._inventory.nodes(request.backend))
+        nodes = await self._scaling.nodes(request.backend, self._actors)
         self._sources[request.fingerprint] = source
         ticket = next(self._tickets)
         granted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -132,17 +136,30 @@ class Router:
         await self._carry_out(self._core.model_unloaded(name))
 
     async def watch(
-        self, client_id: str, version: int, timeout_s: float
+        self,
+        client_id: str,
+        version: int,
+        timeout_s: float,
+        outstanding: Mapping[str, int] = MappingProxyType({}),
     ) -> tuple[int, dict[str, RouteTable]]:
         """Wait until something is newer than `version`, at most `timeout_s`, and return it.
 
         Only what concerns this client counts as new.
+
+        Args:
+            client_id: who asks.
+            version: what it knows.
+            timeout_s: how long to wait.
+            outstanding: requests that it has no answer to, by key of the model.
 
         Returns:
             The newest version and the routes of every model the client uses. The call is also the
             client's sign of life.
         """
         self._core.client_seen(client_id, time.monotonic())
+        self._scaling.client_reported(client_id, outstanding)
+        for key in outstanding:
+            self._spawn(self.wake(key))
         try:
             async with asyncio.timeout(timeout_s), self._changed:
                 await self._changed.wait_for(lambda: self._tables.changed(client_id) > version)
@@ -151,6 +168,13 @@ class Router:
         self._core.client_seen(client_id, time.monotonic())
         keys = self._core.keys_of(client_id)
         return self._core.version, {key: self._table_of(key, client_id, version) for key in keys}
+
+    async def wake(self, key: str) -> None:
+        """Start a model's replicas again for requests that wait, if it has none for want of any."""
+        if self._core.is_asleep(key):
+            backend = self._core.requests()[key].backend
+            nodes = await self._scaling.nodes(backend, self._actors)
+            await self._carry_out(self._core.model_wanted(key, nodes))
 
     async def report_lost(self, replica_id: str) -> None:
         """Look after a replica whose process a client saw end."""
@@ -203,6 +227,12 @@ class Router:
             InferenceFailedError: every device that tried it failed, three at the most.
         """
         key = self._core.resolve(model_name)
+        with self._scaling.relayed(key):
+            return await self._relay(key, model_name, inputs)
+
+    async def _relay(
+        self, key: str, model_name: str, inputs: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
         auto = self._core.requests()[key].auto
         failures: dict[str, InferenceFailedError] = {}
         for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -234,18 +264,21 @@ class Router:
                 await self._announce()
         raise ModelNotLoadedError(model_name, sorted(self._core.requests()))
 
-    async def status(self) -> dict[str, list[dict[str, Any]]]:
-        """Return each model's replicas as plain data."""
+    async def status(self) -> dict[str, dict[str, Any]]:
+        """Return, as plain data, each model's replicas, how many it wants, and why."""
         return {
-            key: [
-                {
-                    "replica": route.replica_id,
-                    "device": route.label,
-                    "slots": route.slot_count,
-                    "pid": self._infos[route.replica_id].pid,
-                }
-                for route in self._core.routes(key) or ()
-            ]
+            key: self._core.scale_of(key)
+            | {
+                "replicas": [
+                    {
+                        "replica": route.replica_id,
+                        "device": route.label,
+                        "slots": route.slot_count,
+                        "pid": self._infos[route.replica_id].pid,
+                    }
+                    for route in self._core.routes(key) or ()
+                ]
+            }
             for key in self._core.requests()
         }
 
@@ -295,10 +328,9 @@ class Router:
         if seat.takes_cpus:
             options = replace(options, thread_count=max(1, order.placement.cpu_count))
         try:
-            await wait_for_process(actor, order)
+            await process_of(actor, order)
             self._begun.pop(order.replica_id, asyncio.Event()).set()
-            source = self._sources[request.fingerprint]
-            info = await load_on(actor, source, request.backend, seat.device, options)
+            info = await load_on(actor, self._sources[request.fingerprint], order, options)
         except Exception as error:  # noqa: BLE001 - whatever it is, the core decides what follows
             failure = translated(error, request.name)
             _logger.info("no replica of %s on %s: %s", request.name, seat.label, failure)
@@ -313,15 +345,6 @@ class Router:
         self._infos[order.replica_id] = info
         self._spawn(self._watch(order.replica_id, actor))
         await self._carry_out(self._core.replica_ready(order.replica_id, info.slot_count))
-
-    def _with_free_cpus(self, nodes: list[Node]) -> list[Node]:
-        """Take off what other programs hold; Ray tells it of a cluster of one node only."""
-        if len(nodes) != 1:
-            return nodes
-        (node,) = nodes
-        available: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-        usable = available.get("CPU", 0.0) + self._core.granted_cpus(node.node_id)
-        return [replace(node, cpu_count=min(node.cpu_count, usable))]
 
     async def _watch(self, replica_id: str, actor: Any) -> None:
         try:
@@ -401,6 +424,8 @@ class Router:
                 routes = self._core.routes(key)
                 if routes is None:
                     raise ModelNotLoadedError(key, sorted(self._core.requests()))
+                if not routes:
+                    self._spawn(self.wake(key))
                 balancer.set_routes(route for route in routes if route.replica_id in self._actors)
                 if failures:
                     replica_id = elsewhere(balancer.in_flight, failures)
@@ -422,6 +447,16 @@ class Router:
             await asyncio.sleep(_TICK_S)
             self._tables.keep_clients(self._core.clients)
             self._spawn(self._carry_out(self._core.clock_ticked(time.monotonic())))
+
+    async def _follow_load(self) -> None:
+        while True:
+            await self._scaling.next_look(len(self._infos))
+            try:
+                ready = {each: self._actors[each] for each in self._infos if each in self._actors}
+                orders = await self._scaling.look(ready, self._actors)
+                self._spawn(self._carry_out(orders))  # stopping one takes as long as its requests
+            except Exception:
+                _logger.exception("the load could not be looked at")
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -34,11 +34,13 @@ from atriva_inference.preprocess import Preprocessing, check_preprocessing
 from atriva_inference.runtime import check_config
 from atriva_inference.tensor import DEFAULT_LAYOUT, Tensor
 from atriva_ray.connection import DEFAULT_NAMESPACE, connect
+from atriva_ray.counts import check_count, check_idle, check_replicas
 from atriva_ray.dispatch import Dispatcher
 from atriva_ray.errors import ClusterError, ModelFilesMissingError
 from atriva_ray.lanes.loop import LaneLoop
 from atriva_ray.model import Model, ModelOrigin
 from atriva_ray.model_store import ModelSource, pack
+from atriva_ray.posting import post
 from atriva_ray.ray_errors import LOST, translated
 from atriva_ray.route_table import KnownReplicas, ModelRoutes, RouteTable
 from atriva_ray.router_handle import RouterHandle, get_router
@@ -53,7 +55,6 @@ _logger = logging.getLogger(__name__)
 _WATCH_TIMEOUT_S = 5.0
 _CALLBACK_THREADS = 4
 _RETRY_S = 1.0
-_MAX_REPLICAS = 10_000
 _MAX_SLACK_S = 1.0
 
 
@@ -118,7 +119,7 @@ class InferenceRuntime:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="atriva-dispatch")
         self._answers = ThreadPoolExecutor(_CALLBACK_THREADS, thread_name_prefix="atriva-callbacks")
         try:
-            self._connector = Connector(self._loop, partial(_post, self._worker))
+            self._connector = Connector(self._loop, partial(post, self._worker))
             self._router = get_router(namespace)
             self._ask("devices", backend, backend)
         except BaseException:
@@ -164,9 +165,10 @@ class InferenceRuntime:
         schedule_policy: str = SchedulePolicy.EARLIEST,
         model_priority: str = ModelPriority.MEDIUM,
         name: str | None = None,
-        replicas: int | str = "auto",
+        replicas: int | str | tuple[int, int] = "auto",
         cpus_per_replica: int | None = None,
         reserve_cpus: bool = True,
+        idle_s: float | None = None,
     ) -> Model:
         """Load a model onto the cluster; blocks until its replicas can answer.
 
@@ -199,11 +201,14 @@ class InferenceRuntime:
             name: what other programs and `unload` know the model by. None: the file's name, and the
                 model is shared only with programs that load the same content in the same way.
             replicas: how many; ``auto`` puts one on every device that AUTO chose. If the model is
-                loaded already and has fewer, more are started.
+                loaded already and has fewer, more are started. A pair, ``(1, 8)``: as many as the
+                load needs, at least the first and at most the second number.
             cpus_per_replica: CPUs that Ray grants each replica on a processor, and its threads.
                 None shares the free CPUs of a node among the model's replicas on it.
             reserve_cpus: whether Ray keeps those CPUs from other tasks. Without, tasks that read
                 and decode for the model run beside it, and the operating system shares them out.
+            idle_s: after so many seconds without a request, the replicas end and give back their
+                memory; the next request starts them again and waits meanwhile. None: never.
 
         Raises:
             ModelError: the file is missing, unreadable, no candidate can compile it, or another
@@ -219,6 +224,7 @@ class InferenceRuntime:
             schedule_policy=schedule_policy,
             model_priority=model_priority,
         ).with_properties(check_config(config), spec)
+        least, most = check_replicas(replicas)
         options = CompileOptions(
             PerformanceHint.parse(performance_hint),
             properties,
@@ -235,10 +241,12 @@ class InferenceRuntime:
             backend=self._backend,
             device=spec,
             options=options,
-            replica_count=_count("replicas", None if replicas == "auto" else replicas),
-            cpus_per_replica=_count("cpus_per_replica", cpus_per_replica),
+            replica_count=least,
+            cpus_per_replica=check_count("cpus_per_replica", cpus_per_replica),
             reserve_cpus=reserve_cpus,
             auto=auto,
+            max_count=most,
+            idle_s=check_idle(idle_s),
         )
         return self.open_model(ModelOrigin(request, source, self._namespace))
 
@@ -259,13 +267,14 @@ class InferenceRuntime:
             request.name,
             routes,
             self._connector,
-            post=partial(_post, self._worker),
-            post_answer=partial(_post, self._answers),
+            post=partial(post, self._worker),
+            post_answer=partial(post, self._answers),
             auto=request.auto,
             on_lost=self._report_lost,
             on_failed=self._report_failed,
             on_close=partial(self._release, request.key, routes.generation),
             slack_s=self._slack_s,
+            on_wanted=partial(self._wake, request.key),
         )
         with self._routes_lock:
             self._dispatchers[request.key].append(dispatcher)
@@ -379,13 +388,26 @@ class InferenceRuntime:
             raise ClusterError(self.cluster, f"its router does not answer: {error}") from error
         return version
 
+    def _wake(self, key: str) -> None:
+        if ray.is_initialized():
+            self._router.wake.remote(key)
+
+    def _outstanding(self) -> dict[str, int]:
+        """Return how many requests have no answer yet, by key of their model."""
+        with self._routes_lock:
+            counts = {
+                key: sum(each.waiting for each in dispatchers)
+                for key, dispatchers in self._dispatchers.items()
+            }
+        return {key: count for key, count in counts.items() if count}
+
     def _watch(self, version: int) -> None:
-        """Ask for the next change of the routes; the answer comes back through `_post`."""
+        """Ask for the next change of the routes; the answer comes back through `post`."""
         reply: Future[Any] = self._router.watch.remote(
-            self._client_id, version, _WATCH_TIMEOUT_S
+            self._client_id, version, _WATCH_TIMEOUT_S, self._outstanding()
         ).future()
         reply.add_done_callback(
-            lambda done: _post(self._worker, partial(self._take_routes, version, done))
+            lambda done: post(self._worker, partial(self._take_routes, version, done))
         )
 
     def _take_routes(self, version: int, reply: Future[Any]) -> None:
@@ -442,7 +464,7 @@ class InferenceRuntime:
             self._later(partial(self._start_over, failure))
 
     def _later(self, work: Callable[[], None]) -> None:
-        timer = threading.Timer(_RETRY_S, partial(_post, self._worker, work))
+        timer = threading.Timer(_RETRY_S, partial(post, self._worker, work))
         timer.daemon = True
         timer.start()
 
@@ -471,30 +493,8 @@ class InferenceRuntime:
             raise ClosedError("this runtime")
 
 
-def _post(threads: ThreadPoolExecutor, work: Callable[[], object]) -> None:
-    try:
-        threads.submit(_logged, work)
-    except RuntimeError:  # at the end of a program, threads stop before runtimes are closed
-        _logged(work)
-
-
-def _logged(work: Callable[[], object]) -> None:
-    try:
-        work()
-    except Exception:
-        _logger.exception("an event of the cluster could not be handled")
-
-
 def _digest(source: ModelSource, backend: str, spec: DeviceSpec, options: CompileOptions) -> str:
     config = sorted((key, str(value)) for key, value in options.config.items())
     how = (str(options.hint), config, options.preprocessing, options.batching)
     text = repr((source.fingerprint, backend, spec.text.upper(), how))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _count(option: str, value: int | str | None) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_REPLICAS:
-        raise OptionError(option, str(value), f"'auto' or a number from 1 to {_MAX_REPLICAS:,}")
-    return value

@@ -76,7 +76,12 @@ def serve(
         str | None, typer.Option(help="openvino, onnxruntime or tensorrt. [default: openvino]")
     ] = None,
     replicas: Annotated[
-        str | None, typer.Option(help="A number, or auto: one per device. [default: auto]")
+        str | None,
+        typer.Option(help="A number; 1-4: as load needs; auto: one per device. [default: auto]"),
+    ] = None,
+    idle: Annotated[
+        float | None,
+        typer.Option(help="Seconds without a request until a model is unloaded. [default: never]"),
     ] = None,
     hint: Annotated[
         str | None,
@@ -141,6 +146,7 @@ def serve(
         "backend": backend,
         "hint": hint,
         "replicas": int(replicas) if replicas is not None and replicas.isdigit() else replicas,
+        "idle_s": idle,
         "labels": None if labels is None else read_labels(labels),
         "preprocessing": preprocessing,
     }

@@ -16,7 +16,7 @@ from atriva_inference.executor import Outputs
 from atriva_inference.tensor import Array
 from atriva_ray.lanes import memory
 from atriva_ray.lanes.errors import MAX_ERROR_BYTES, FrameError, decode_error
-from atriva_ray.lanes.frames import INLINE, SPECIALISE, Frame, FrameReader, Kind, pack
+from atriva_ray.lanes.frames import INLINE, SESSION, SPECIALISE, Frame, FrameReader, Kind, pack
 from atriva_ray.lanes.layout import (
     MAX_LAYOUT_BYTES,
     Layout,
@@ -26,6 +26,7 @@ from atriva_ray.lanes.layout import (
     flat,
 )
 from atriva_ray.lanes.server_lane import INLINE_BYTES, MAX_SLOTS, Ports
+from atriva_ray.lanes.session_frames import MAX_STATE_BYTES, SessionCall, decode_state
 from atriva_ray.lanes.wire import Wire
 
 __all__ = ["ClientLane", "LaneClosedError", "Reply", "Request"]
@@ -46,6 +47,16 @@ class Request(Protocol):
     @property
     def bound(self) -> BoundInputs:
         """Its inputs."""
+        ...
+
+    @property
+    def session(self) -> int:
+        """Number of the session that it is of; 0 for none."""
+        ...
+
+    @property
+    def call(self) -> SessionCall | None:
+        """What is to be done with that session, if it is no request to the model."""
         ...
 
 
@@ -166,6 +177,10 @@ class ClientLane(Generic[AnyRequest]):
             return self.wire.send(buffers)
 
     def _add(self, buffers: list[Any], sent: _Sent[AnyRequest], number: int) -> None:
+        call, session = sent.request.call, sent.request.session
+        if call is not None:
+            buffers += call.buffers(number)
+            return
         bound = sent.request.bound
         arrays: Sequence[Array] = [bound.arrays[name] for name in self._input_names]
         layout, is_new, arrays = self._book.look_up(arrays)
@@ -173,7 +188,7 @@ class ClientLane(Generic[AnyRequest]):
         if is_new:
             text = layout.encode()
             buffers += [pack(Kind.LAYOUT, layout=layout.number, body_size=len(text)), text]
-        flags = 0 if bound.signature is None else SPECIALISE
+        flags = (0 if bound.signature is None else SPECIALISE) | (SESSION if session else 0)
         output_bytes = layout.answer_bytes or self._static_output_bytes
         is_large = max(layout.nbytes, output_bytes) > INLINE_BYTES
         if is_large and self.wire.is_unix:
@@ -194,6 +209,7 @@ class ClientLane(Generic[AnyRequest]):
                         slot=slot.number,
                         layout=layout.number,
                         request=number,
+                        first=session,
                     )
                 )
                 return
@@ -203,6 +219,7 @@ class ClientLane(Generic[AnyRequest]):
             layout=layout.number,
             request=number,
             body_size=layout.nbytes,
+            first=session,
         )
         if layout.nbytes <= INLINE_BYTES and len(arrays) == 1:
             buffers.append(header + arrays[0].tobytes())
@@ -269,13 +286,20 @@ class ClientLane(Generic[AnyRequest]):
     def _check(self, header: Frame) -> int:
         if header.kind == Kind.LAYOUT:
             return MAX_LAYOUT_BYTES
-        if header.kind not in (Kind.ANSWER, Kind.ERROR):
+        if header.kind not in (Kind.ANSWER, Kind.ERROR, Kind.STATE):
             raise FrameError(f"kind {header.kind}")
         sent = self._sent.get(header.request)
         if sent is None:
             raise FrameError(f"an answer to request {header.request}, which does not wait for one")
         if header.kind == Kind.ERROR:
             return MAX_ERROR_BYTES
+        return self._check_answer(header, sent)
+
+    def _check_answer(self, header: Frame, sent: _Sent[AnyRequest]) -> int:
+        if (header.kind == Kind.STATE) != (sent.request.call is not None):
+            raise FrameError(f"kind {header.kind} for a request that asked for something else")
+        if header.kind == Kind.STATE:
+            return MAX_STATE_BYTES
         layout = self._layouts.get(header.layout)
         if header.slot == INLINE:
             if header.body_size != layout.nbytes:
@@ -301,6 +325,8 @@ class ClientLane(Generic[AnyRequest]):
         outputs = error = None
         if frame.kind == Kind.ERROR:
             error = decode_error(frame.body)
+        elif frame.kind == Kind.STATE:
+            outputs = decode_state(frame.body)
         else:
             layout = self._layouts.get(frame.layout)
             if frame.slot == INLINE:

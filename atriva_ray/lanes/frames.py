@@ -30,6 +30,9 @@ INLINE = 0xFFFF
 SPECIALISE = 1
 """Flag of a request: run it on the model compiled for exactly its shapes."""
 
+SESSION = 4
+"""Flag of a request: it is one of the session whose number is ``first``."""
+
 _BUFFER_BYTES = 64 * 1024
 _DIRECT_BYTES = 32 * 1024
 """A body from this size on is received straight into memory of its own."""
@@ -47,6 +50,10 @@ class Kind(IntEnum):
             microseconds, ``second`` the number of requests left at the replica, ``flags`` how many
             other clients have used it of late.
         ERROR: the answer to ``request`` is an error (body); the rest as with ANSWER.
+        SESSION: something is to be done with the session ``first``; ``layout`` says what (a
+            `SessionOp`), the body is the state to give it.
+        STATE: the answer to such a ``request``; the body is the session's state, the rest as with
+            ANSWER.
     """
 
     LAYOUT = 1
@@ -54,6 +61,8 @@ class Kind(IntEnum):
     REQUEST = 3
     ANSWER = 4
     ERROR = 5
+    SESSION = 8
+    STATE = 9
 
 
 class Frame(NamedTuple):

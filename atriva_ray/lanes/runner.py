@@ -9,19 +9,58 @@ from typing import Protocol, TypeVar
 
 from atriva_inference.binding import BoundInputs
 from atriva_inference.executor import Outputs
+from atriva_inference.ports import Port
+from atriva_inference.state import State
 from atriva_inference.tensor import Array
 from atriva_ray.lanes.server_lane import Job, Result
 
-__all__ = ["Runner", "run_one"]
+__all__ = ["Runner", "SessionRunner", "run_one"]
 
 Value = TypeVar("Value")
 
 
-class Runner(Protocol):
-    """Runs requests; an executor does."""
+class OneByOne(Protocol):
+    """Runs a request while its caller waits."""
 
     def run(self, bound: BoundInputs, memory: dict[str, Array] | None = None) -> Outputs:
         """Run one request and block; into `memory` if it is given."""
+        ...
+
+
+class SessionRunner(OneByOne, Protocol):
+    """Runs the requests of one session."""
+
+    def state(self) -> State:
+        """Return copies of what it remembers."""
+        ...
+
+    def set_state(self, state: State) -> None:
+        """Give variables values that were checked."""
+        ...
+
+    def reset(self) -> None:
+        """Give all variables their initial values."""
+        ...
+
+    def close(self) -> None:
+        """Finish what runs, and forget."""
+        ...
+
+    def abandon(self) -> None:
+        """Close without blocking."""
+        ...
+
+
+class Runner(OneByOne, Protocol):
+    """Runs requests; an executor does."""
+
+    @property
+    def variables(self) -> tuple[Port, ...]:
+        """What a session remembers."""
+        ...
+
+    def open_session(self, number: int) -> SessionRunner:
+        """Open a session, which messages call by this number."""
         ...
 
     def submit(self, bound: BoundInputs, wrap: Callable[[Outputs], Value]) -> Future[Value]:
@@ -29,7 +68,7 @@ class Runner(Protocol):
         ...
 
 
-def run_one(runner: Runner, job: Job) -> Result:
+def run_one(runner: OneByOne, job: Job) -> Result:
     """Run one job by itself."""
     started_s = time.monotonic()
     try:

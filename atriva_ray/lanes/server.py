@@ -20,10 +20,12 @@ from functools import partial
 
 from atriva_inference.executor import Outputs
 from atriva_ray.lanes.attention import Attention
+from atriva_ray.lanes.busy import BusyTime
 from atriva_ray.lanes.errors import FrameError
 from atriva_ray.lanes.fair_queue import FairQueue
 from atriva_ray.lanes.runner import Runner, run_one
 from atriva_ray.lanes.server_lane import Job, Ports, Result, ServerLane
+from atriva_ray.lanes.server_sessions import ServerSessions
 from atriva_ray.lanes.together import Together
 from atriva_ray.lanes.wire import Wire
 from atriva_ray.routing.activity import Activity
@@ -49,9 +51,11 @@ class LaneServer:
             thread_count: requests to run at once.
             together: runs several small requests as one; None runs each by itself.
         """
+        self.busy = BusyTime()
         self._runner = runner
         self._ports = ports
         self._together = together
+        self._sessions = ServerSessions(runner, ports.model)
         self._attention = Attention()
         self._activity: Activity[ServerLane] = Activity()
         self._turn = threading.Condition()
@@ -75,6 +79,12 @@ class LaneServer:
     def queue_len(self) -> int:
         """Requests that wait or run."""
         return len(self._queue) + self._running
+
+    @property
+    def busy_s(self) -> float:
+        """How long requests have run up to now, side by side or not."""
+        with self._turn:
+            return self.busy.total_s(time.monotonic())
 
     @property
     def is_idle(self) -> bool:
@@ -159,12 +169,15 @@ class LaneServer:
         else:
             jobs = [self._queue.take()]
         self._running += len(jobs)
+        self.busy.began(time.monotonic())
         if self._idle_count:
             self._turn.notify()  # somebody else is to read, or to run the next
         return jobs
 
     def _finished(self, jobs: Sequence[Job]) -> None:
         with self._turn:
+            if jobs[0].bound.signature is None:
+                self.busy.ended(time.monotonic(), len(jobs))
             for job in jobs:
                 if job.bound.signature is None:  # the others are done when they are answered
                     self._done(job)
@@ -216,6 +229,8 @@ class LaneServer:
         for job in lane.read():
             with self._turn:
                 lane.accept(job)
+                if not self._sessions.admit(job):
+                    continue
                 self._queue.put(lane, job)
                 self._activity.seen(lane, time.monotonic())
                 if self._idle_count and len(self._queue) > 1:  # the first is for this thread
@@ -241,10 +256,12 @@ class LaneServer:
                 return
             del self._lanes[descriptor]
             self._queue.drop(lane)
+            self._sessions.forget(lane)
             self._activity.forget(lane)
             with suppress(OSError):
                 self._epoll.unregister(descriptor)
         lane.close()
+        self._sessions.close(lane)
         _logger.debug("a lane was closed: %s", reason)
 
     # -- running -------------------------------------------------------------------------------
@@ -262,7 +279,8 @@ class LaneServer:
         if job.bound.signature is not None:  # it may have to be compiled first, which takes long
             self._runner.submit(job.bound, dict).add_done_callback(partial(self._answer_later, job))
             return
-        self._answer(job.lane, [run_one(self._runner, job)])
+        one = self._sessions.run(job) if job.session else run_one(self._runner, job)
+        self._answer(job.lane, [one])
 
     def _answer(self, lane: ServerLane, results: Sequence[Result]) -> None:
         now_s = time.monotonic()
@@ -274,6 +292,7 @@ class LaneServer:
             if not lane.answer(results, max(0, self.queue_len - len(results)), others):
                 self._watch(lane)
             self._attention.answered(time.monotonic())
+            self.busy.took(results[-1].service_time_s)
         except OSError as error:
             self._drop(lane, str(error))
 
@@ -286,10 +305,15 @@ class LaneServer:
             _logger.exception("a request was lost with an error of the lane server itself")
             self._drop(job.lane, "an internal error")
         with self._turn:
+            self.busy.ended(time.monotonic())
             self._done(job)
 
     def _done(self, job: Job) -> None:
         self._running -= 1
         job.lane.done(job)
+        if job.session and (waiting := self._sessions.after(job)) is not None:
+            self._queue.put(waiting.lane, waiting)
+            if self._idle_count:
+                self._turn.notify()
         if job.lane.is_paused:
             self._resume(job.lane)

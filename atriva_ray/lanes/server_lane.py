@@ -16,7 +16,7 @@ from atriva_inference.ports import Port
 from atriva_inference.tensor import Array
 from atriva_ray.lanes import memory
 from atriva_ray.lanes.errors import FrameError, encode_error
-from atriva_ray.lanes.frames import INLINE, SPECIALISE, Frame, FrameReader, Kind, pack
+from atriva_ray.lanes.frames import INLINE, SESSION, SPECIALISE, Frame, FrameReader, Kind, pack
 from atriva_ray.lanes.layout import (
     MAX_LAYOUT_BYTES,
     Layout,
@@ -24,6 +24,12 @@ from atriva_ray.lanes.layout import (
     LayoutTable,
     aligned,
     flat,
+)
+from atriva_ray.lanes.session_frames import (
+    SessionCall,
+    decode_call,
+    max_call_bytes,
+    state_buffers,
 )
 from atriva_ray.lanes.wire import Wire
 
@@ -110,6 +116,8 @@ class Job:
         bound: its inputs.
         results: memory for large outputs by name, where there is room in the slot.
         slot: the shared memory it came in.
+        session: number of the session on its lane that it is of; 0 for none.
+        call: what is to be done with that session, if it is no request to the model.
     """
 
     lane: ServerLane
@@ -119,6 +127,8 @@ class Job:
     results: dict[str, Array] | None = None
     slot: _Slot | None = None
     slot_number: int = INLINE
+    session: int = 0
+    call: SessionCall | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -185,6 +195,8 @@ class ServerLane:
             for frame in self._reader.received(count):
                 if frame.kind == Kind.REQUEST:
                     yield self._request(frame)
+                elif frame.kind == Kind.SESSION:
+                    yield self._call(frame)
                 elif frame.kind == Kind.LAYOUT:
                     layout = Layout.decode(frame.body)
                     self._ports.check(layout)
@@ -206,6 +218,8 @@ class ServerLane:
             return MAX_LAYOUT_BYTES
         if header.kind == Kind.ATTACH:
             return 0
+        if header.kind == Kind.SESSION:
+            return max_call_bytes(header)
         raise FrameError(f"kind {header.kind}")
 
     def _attach(self, frame: Frame) -> None:
@@ -235,8 +249,19 @@ class ServerLane:
         signature = None
         if frame.flags & SPECIALISE:
             signature = tuple(sorted((name, array.shape) for name, array in inputs.items()))
+        session = 0
+        if frame.flags & SESSION:
+            session = frame.first
+            if not session or signature is not None:
+                raise FrameError("a request of session 0, or of a session and for its shape alone")
         bound = BoundInputs(inputs, signature)
-        return Job(self, frame.request, layout, bound, results, slot, frame.slot)
+        return Job(self, frame.request, layout, bound, results, slot, frame.slot, session)
+
+    def _call(self, frame: Frame) -> Job:
+        call = decode_call(frame)
+        layout = Layout([(np.dtype(np.uint8), (frame.body_size,), False)])
+        bound = BoundInputs({})
+        return Job(self, frame.request, layout, bound, session=call.session, call=call)
 
     def _views(
         self, slot: _Slot, layout: Layout
@@ -283,10 +308,13 @@ class ServerLane:
                 return True
             buffers: list[Any] = []
             for result in results:
-                if result.error is None and result.outputs is not None:
-                    self._add_outputs(buffers, result, queue_len, min(_UINT8_MAX, others))
-                else:
+                if result.error is not None or result.outputs is None:
                     self._add_error(buffers, result, queue_len, min(_UINT8_MAX, others))
+                elif result.job.call is not None:
+                    state = dict(result.outputs)
+                    buffers += state_buffers(result.job.request, state, queue_len, others)
+                else:
+                    self._add_outputs(buffers, result, queue_len, min(_UINT8_MAX, others))
             return self.wire.send(buffers)
 
     def _add_outputs(self, buffers: list[Any], result: Result, queue_len: int, others: int) -> None:

@@ -45,6 +45,8 @@ class Together:
             first.layout.nbytes <= INLINE_BYTES
             and first.bound.signature is None
             and other.bound.signature is None
+            and not first.session
+            and not other.session
             and _is_one_row(first)
             and (other.layout is first.layout or _is_one_row(other))
         )
@@ -73,6 +75,8 @@ def find_together(
     runner: Runner, inputs: Sequence[Port], outputs: Sequence[Port]
 ) -> Together | None:
     """Return how to run requests together, None if that would not pay or could be wrong.
+
+    Not to be asked for a model that remembers: what it does with a row is not all in its answer.
 
     A leading dimension that is dynamic in every input and output may be a batch, but also a
     sequence, so the model is tried: rows must come out in company as they do alone.

@@ -111,10 +111,9 @@ class Balancer:
         if late is None:
             return None
         first = self._mine.first(now_s) or self._far.first(now_s)
-        if first is None or first is late or not first.service_time_s:
+        if first is None or first is late or not first.service_time_s or first.wait_s(now_s):
             return None
-        answered_s = now_s + first.wait_s(now_s) + first.takes_s
-        if answered_s + _LEAST_GAIN * first.takes_s > late.due_s:
+        if now_s + (1 + _LEAST_GAIN) * first.takes_s > late.due_s:
             return None
         return late.route.replica_id, first.route.replica_id
 
@@ -162,6 +161,11 @@ class Balancer:
     def lasts_s(self) -> float | None:
         """How long every replica that has requests stays busy; None if none has."""
         return min((load.lasts_s for load in self._loads.values() if load.in_flight), default=None)
+
+    @property
+    def service_times_s(self) -> dict[str, float | None]:
+        """How long a request takes each replica, as far as that is known."""
+        return {replica_id: load.service_time_s for replica_id, load in self._loads.items()}
 
     @property
     def parallelism(self) -> int:

@@ -28,6 +28,8 @@ class ModelRequest:
         replica_count: replicas wanted; None for one on every chosen device.
         cpus_per_replica: CPUs of each replica; None shares out what is free.
         reserve_cpus: whether Ray keeps those CPUs from other tasks.
+        max_count: replicas that load may make of them; None for no more than `replica_count`.
+        idle_s: after so long without a request the replicas end until the next one; None: never.
         auto: fallbacks, schedule and priority.
     """
 
@@ -41,6 +43,8 @@ class ModelRequest:
     replica_count: int | None = None
     cpus_per_replica: int | None = None
     reserve_cpus: bool = True
+    max_count: int | None = None
+    idle_s: float | None = None
     auto: AutoOptions = field(default_factory=AutoOptions)
 
     def difference(self, other: ModelRequest) -> str | None:

@@ -63,6 +63,11 @@ class Schedule(Protocol):
         ...
 
     @property
+    def service_times_s(self) -> dict[str, float | None]:
+        """How long a request takes each replica, as far as that is known."""
+        ...
+
+    @property
     def parallelism(self) -> int:
         """Requests that run at once on all replicas together."""
         ...
@@ -162,6 +167,11 @@ class _Counting:
             ),
             default=None,
         )
+
+    @property
+    def service_times_s(self) -> dict[str, float | None]:
+        """How long a request takes each replica, as far as that is known."""
+        return {key: load.service_time_s or None for key, load in self._loads.items()}
 
     @property
     def parallelism(self) -> int:

@@ -8,6 +8,7 @@ from atriva_inference.device import Selection
 from atriva_inference.errors import CompileError, InferenceRuntimeError
 from atriva_ray.routing.aside import DOUBT_S
 from atriva_ray.routing.fallback import opinion_seat, stand_in_seat
+from atriva_ray.routing.messages import ModelRequest
 from atriva_ray.routing.placement import Seat
 from atriva_ray.routing.state import ModelState, Phase
 
@@ -47,7 +48,7 @@ def left_out(
 def startup_seat(state: ModelState) -> Seat | None:
     """Return who is to answer while the replicas of the preferred group compile, if anybody."""
     request = state.request
-    if request.device.selection is not Selection.AUTO or not request.auto.startup_fallback:
+    if not _may_choose(request) or not request.auto.startup_fallback:
         return None
     if state.stand_ins or state.has_ready or not state.is_starting:
         return None
@@ -115,8 +116,9 @@ def second_opinion(state: ModelState, now_s: float) -> Seat | None:
     as the one before.
     """
     ready = [each for each in state.replicas.values() if each.phase is Phase.READY]
-    may_choose = state.request.device.selection is Selection.AUTO
-    if len(ready) > 1 or state.stand_ins or not may_choose or now_s < state.next_opinion_s:
+    if len(ready) > 1 or state.stand_ins or now_s < state.next_opinion_s:
+        return None
+    if not _may_choose(state.request):
         return None
     used = [replica.placement.seat for replica in state.replicas.values()]
     seat = opinion_seat(state.seats, [*state.groups, state.spare], used, state.reasons)
@@ -126,3 +128,8 @@ def second_opinion(state: ModelState, now_s: float) -> Seat | None:
         state.next_opinion_s = now_s + state.opinion_delay_s
         state.doubted_until_s = now_s + DOUBT_S
     return seat
+
+
+def _may_choose(request: ModelRequest) -> bool:
+    """Whether other devices may be used; where numbers follow the load, that counts replicas."""
+    return request.device.selection is Selection.AUTO and request.max_count is None

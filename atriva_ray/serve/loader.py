@@ -143,6 +143,7 @@ class Loader:
             batching=settings.batching == "auto",
             replicas=settings.replicas,
             cpus_per_replica=settings.cpus_per_replica,
+            idle_s=settings.idle_s,
             reserve_cpus=False,  # a server's models take turns on the processors
         )
         return _warm(model)

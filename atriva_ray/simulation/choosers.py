@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from random import Random
@@ -27,26 +27,53 @@ ChooserFactory = Callable[[], Chooser]
 """Returns the chooser of one more client."""
 
 
+class _Router:
+    """Which replicas each client gets to know."""
+
+    def __init__(self, replicas: Sequence[Replica]) -> None:
+        self._replicas = replicas
+        self._pool = Pool()
+        self._there = {str(replica.number): (replica.group.name,) for replica in replicas}
+        self._clients: list[str] = []
+        self._is_told = False
+
+    def join(self) -> str:
+        """Return the name of one more client."""
+        self._clients.append(str(len(self._clients)))
+        return self._clients[-1]
+
+    def leave(self, replica: int) -> None:
+        """Take note that a replica died, perhaps not for the first time."""
+        self._is_told &= self._there.pop(str(replica), None) is None
+
+    def come(self, replica: int) -> None:
+        """Take note that a replica is back, perhaps not for the first time."""
+        self._is_told &= str(replica) in self._there
+        self._there[str(replica)] = (self._replicas[replica].group.name,)
+
+    def table(self, client: str) -> Iterator[Route]:
+        """Give what a client may use."""
+        if not self._is_told:
+            self._pool.update(self._there, self._clients)
+            self._is_told = True  # the first who asks finds all clients there
+        for replica_id, is_home in self._pool.known_to(client).items():
+            group = self._replicas[int(replica_id)].group
+            yield Route(replica_id, group.name, group.slots, 0, is_home)
+
+
 class _Ours:
     """The balancer of `atriva_ray.routing`."""
 
-    def __init__(
-        self,
-        events: Events,
-        table: Callable[[], Iterable[Route]],
-        kinds: Mapping[str, tuple[str]],
-        there: dict[str, tuple[str]],
-    ) -> None:
+    def __init__(self, events: Events, router: _Router) -> None:
         self._events = events
-        self._table = table
-        self._kinds = kinds
-        self._there = there
+        self._router = router
+        self._name = router.join()
         self._balancer: Balancer | None = None
 
     def choose(self, job: Job) -> int | None:  # noqa: ARG002 - nobody knows what it takes
         if self._balancer is None:
             self._balancer = Balancer()
-            for route in self._table():
+            for route in self._router.table(self._name):
                 self._balancer.add(route)
         name = self._balancer.choose(self._events.now_s)
         return None if name is None else int(name)
@@ -67,16 +94,24 @@ class _Ours:
             now_s - answer.job.sent_s,
         )
 
+    def steal(self) -> tuple[int, int] | None:
+        move = None if self._balancer is None else self._balancer.steal(self._events.now_s)
+        return None if move is None else (int(move[0]), int(move[1]))
+
+    def moved(self, old: int, new: int) -> None:
+        assert self._balancer is not None, "it has chosen the replica"  # noqa: S101
+        self._balancer.moved(str(old), str(new), self._events.now_s)
+
     def forget(self, replica: int) -> None:
-        self._there.pop(str(replica), None)
+        self._router.leave(replica)
         if self._balancer is not None:
             self._balancer.forget(str(replica))
-            self._balancer.set_routes(self._table())
+            self._balancer.set_routes(self._router.table(self._name))
 
     def add(self, replica: int) -> None:
-        self._there[str(replica)] = self._kinds[str(replica)]
+        self._router.come(replica)
         if self._balancer is not None:
-            self._balancer.set_routes(self._table())
+            self._balancer.set_routes(self._router.table(self._name))
 
 
 class _Uninformed:
@@ -277,23 +312,8 @@ def _shared(*, knows_sizes: bool) -> Callable[..., ChooserFactory]:
 def _ours(
     events: Events, replicas: Sequence[Replica], _network_s: float, _random: Random
 ) -> ChooserFactory:
-    pool = Pool()
-    kinds = {str(replica.number): (replica.group.name,) for replica in replicas}
-    there = dict(kinds)
-    clients: list[str] = []
-
-    def table(client: str) -> Iterator[Route]:
-        pool.update(there, clients)  # the first who asks finds all clients there
-        for replica_id, is_home in pool.known_to(client).items():
-            group = replicas[int(replica_id)].group
-            yield Route(replica_id, group.name, group.slots, 0, is_home)
-
-    def join() -> Chooser:
-        client = str(len(clients))
-        clients.append(client)
-        return _Ours(events, partial(table, client), kinds, there)
-
-    return join
+    router = _Router(replicas)
+    return lambda: _Ours(events, router)
 
 
 POLICIES: Mapping[str, Callable[[Events, Sequence[Replica], float, Random], ChooserFactory]] = {

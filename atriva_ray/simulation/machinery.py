@@ -197,6 +197,12 @@ class Replica:
         else:
             client.expect(self, answer)
 
+    def cancel(self, job: Job, client: Client) -> None:
+        """Drop a request that has not begun to run; one that has runs on."""
+        if (job, client) in self._waiting:
+            self._waiting.remove((job, client))
+            self.load -= 1
+
     def close(self) -> None:
         """Take note of what has not ended."""
         if self._idle:
@@ -256,9 +262,12 @@ class Client:
         while waiting and (number := self._chooser.choose(waiting[0])) is not None:
             job = waiting.popleft()
             self._chooser.started(number)
-            job.sent_s = self._events.now_s
-            arrives_s = self._events.now_s + self._network_s
-            self._events.at(arrives_s, self._replicas[number].receive, job, self)
+            self._send_to(number, job)
+
+    def _send_to(self, number: int, job: Job) -> None:
+        job.sent_s = self._events.now_s
+        arrives_s = self._events.now_s + self._network_s
+        self._events.at(arrives_s, self._replicas[number].receive, job, self)
 
     def lost(self, replica: int, job: Job) -> None:  # noqa: ARG002 - `gone` said it to the chooser
         """Send a request once more: the replica that had it died before it answered."""

@@ -16,9 +16,10 @@ from atriva_ray.simulation.choosers import POLICIES
 from atriva_ray.simulation.events import Events
 from atriva_ray.simulation.faulty import FaultyReplica, draw_faulty, schedule
 from atriva_ray.simulation.idleness import most_idle_while_waiting
-from atriva_ray.simulation.machinery import Client, Costs, Job, Replica
+from atriva_ray.simulation.machinery import Chooser, Client, Costs, Job, Replica
 from atriva_ray.simulation.record import Record
 from atriva_ray.simulation.scenario import Scenario
+from atriva_ray.simulation.stealing import Stealer, StealingClient
 from atriva_ray.simulation.workload import Workload
 
 __all__ = ["GroupUse", "Outcome", "quantiles", "simulate"]
@@ -111,7 +112,7 @@ def simulate(scenario: Scenario, workload: Workload, policy: str) -> Outcome:
     random = Random(scenario.seed)  # noqa: S311 - nobody guards anything with it
     factory = POLICIES[policy](events, replicas, journey_s, random)
     clients = [
-        Client(events, replicas, factory(), scenario.network_s, answered)
+        _client(events, replicas, factory(), scenario.network_s, answered)
         for _ in range(scenario.clients)
     ]
     schedule(events, scenario, replicas, clients)
@@ -157,6 +158,18 @@ def _replicas(scenario: Scenario, events: Events, record: Record) -> list[Replic
             faults = hit.get(number)
             replicas.append(FaultyReplica(*made, faults) if faults else Replica(*made))
     return replicas
+
+
+def _client(
+    events: Events,
+    replicas: list[Replica],
+    chooser: Chooser,
+    network_s: float,
+    answered: Callable[[Job], None],
+) -> Client:
+    if isinstance(chooser, Stealer):
+        return StealingClient(events, replicas, chooser, network_s, answered)
+    return Client(events, replicas, chooser, network_s, answered)
 
 
 def _outcome(

@@ -25,6 +25,10 @@ from atriva_inference.errors import (
     RequestBusyError,
     RequestError,
     RequestNotStartedError,
+    SessionError,
+    SessionLostError,
+    StateError,
+    TooManySessionsError,
     UnknownBackendError,
 )
 from atriva_inference.model import Model
@@ -34,6 +38,7 @@ from atriva_inference.preprocess import Preprocessing
 from atriva_inference.profiling import LayerProfile, Profile
 from atriva_inference.request import AsyncRequest
 from atriva_inference.runtime import InferenceRuntime
+from atriva_inference.session import Session
 from atriva_inference.shape_cache import ShapeCacheInfo
 from atriva_inference.stream import Stream
 from atriva_inference.tensor import Tensor
@@ -67,9 +72,14 @@ __all__ = [
     "RequestBusyError",
     "RequestError",
     "RequestNotStartedError",
+    "Session",
+    "SessionError",
+    "SessionLostError",
     "ShapeCacheInfo",
+    "StateError",
     "Stream",
     "Tensor",
+    "TooManySessionsError",
     "UnknownBackendError",
     "backend_names",
     "register_backend",

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
-from atriva_inference.backend import Backend, CompiledModel, Slot
+from atriva_inference.backend import Backend, CompiledModel, SessionSlot, Slot
 from atriva_inference.binding import ShapeSignature
+from atriva_inference.local_session import open_session_slot, variables_of
 from atriva_inference.model_files import ModelFiles
 from atriva_inference.options import CompileOptions, PerformanceHint
 from atriva_inference.profiling import Profile
@@ -40,6 +41,7 @@ class AdaptiveModel:
     Attributes:
         inputs: what the model takes.
         outputs: what the model gives.
+        variables: what the model remembers within a session.
         device: the device that was compiled for.
         execution_devices: the devices that really execute.
         slot_count: how many requests run at once.
@@ -54,6 +56,7 @@ class AdaptiveModel:
         """
         self.inputs = many.inputs
         self.outputs = many.outputs
+        self.variables = variables_of(many)
         self.device = many.device
         self.execution_devices = many.execution_devices
         self.slot_count = many.slot_count
@@ -69,6 +72,13 @@ class AdaptiveModel:
             if self._lone_slot is None:
                 self._lone_slot = self._lone.open_slot()
         return _Slot(self._lone_slot, self._many.open_slot(), self._turns)
+
+    def open_session_slot(self) -> SessionSlot:
+        """Return an infer request for a session: it keeps to the THROUGHPUT configuration.
+
+        What it remembers is with one of the two, and would have to be copied to the other.
+        """
+        return open_session_slot(self._many)
 
     def specialise(self, signature: ShapeSignature) -> CompiledModel:
         """Compile both for exactly these input shapes."""

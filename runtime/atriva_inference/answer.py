@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-__all__ = ["AnswerFuture"]
+__all__ = ["AnswerFuture", "awaited"]
 
 Value = TypeVar("Value")
 
@@ -36,3 +38,21 @@ class AnswerFuture(Future[Value]):
     def add_prompt_callback(self, fn: Callable[[Future[Value]], Any]) -> None:
         """Like `add_done_callback`, but on the thread that settles it, so it must never block."""
         super().add_done_callback(fn)
+
+
+async def awaited(future: AnswerFuture[Value]) -> Value:
+    """Wait for a future without blocking the event loop; cancelled itself, it cancels it."""
+    loop = asyncio.get_running_loop()
+    is_done = asyncio.Event()
+
+    def wake(_future: Future[Value]) -> None:
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(is_done.set)
+
+    future.add_prompt_callback(wake)
+    try:
+        await is_done.wait()
+    except asyncio.CancelledError:
+        future.cancel()
+        raise
+    return future.result()

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from atriva_inference.binding import ShapeSignature
 from atriva_inference.device import Device, DeviceSpec
@@ -15,12 +15,15 @@ from atriva_inference.model_files import ModelFiles
 from atriva_inference.options import CompileOptions
 from atriva_inference.ports import Port
 from atriva_inference.profiling import Profile
+from atriva_inference.state import State
 from atriva_inference.tensor import Array
 
 __all__ = [
     "Backend",
     "CompiledModel",
+    "SessionSlot",
     "Slot",
+    "StatefulModel",
     "backend_names",
     "make_backend",
     "register_backend",
@@ -88,6 +91,43 @@ class CompiledModel(Protocol):
 
     def profile(self, arrays: Mapping[str, Array], runs: int) -> Profile:
         """Run a profiled twin of the model on the inputs; slow, as it compiles."""
+        ...
+
+
+class SessionSlot(Slot, Protocol):
+    """An infer request whose variables keep their values from one `infer` to the next.
+
+    After an `infer` that failed, its values may be anything; `reset` is what is called next.
+    """
+
+    def state(self) -> State:
+        """Return copies of the variables' values, without those that have their initial one."""
+        ...
+
+    def set_state(self, state: State) -> None:
+        """Give variables values that fit them; the others keep theirs."""
+        ...
+
+    def reset(self) -> None:
+        """Give all variables their initial values."""
+        ...
+
+
+@runtime_checkable
+class StatefulModel(Protocol):
+    """What a `CompiledModel` also has if its library knows models with state.
+
+    A slot of `CompiledModel.open_slot` gives the variables their initial values before each
+    `infer`: such requests have nothing to do with each other.
+    """
+
+    @property
+    def variables(self) -> tuple[Port, ...]:
+        """What this model remembers, by variable; empty for a model without state."""
+        ...
+
+    def open_session_slot(self) -> SessionSlot:
+        """Return a further infer request, with variables of its own."""
         ...
 
 

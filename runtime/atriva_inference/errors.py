@@ -15,12 +15,16 @@
     │   ├── InputNameError
     │   ├── InputShapeError
     │   ├── InputDtypeError
-    │   └── InputSizeError
+    │   ├── InputSizeError
+    │   └── StateError              what a session is to remember does not fit the model
     ├── RequestError
     │   ├── RequestBusyError
     │   ├── RequestNotStartedError
     │   ├── InferenceTimeoutError   (also a TimeoutError)
-    │   └── InferenceFailedError    the backend itself failed while it ran
+    │   ├── InferenceFailedError    the backend itself failed while it ran
+    │   └── SessionError
+    │       ├── SessionLostError    what a session remembered is gone
+    │       └── TooManySessionsError
     └── ClosedError
 
 Every constructor argument reaches ``Exception.args``, so an error that crosses a process keeps
@@ -51,6 +55,10 @@ __all__ = [
     "RequestBusyError",
     "RequestError",
     "RequestNotStartedError",
+    "SessionError",
+    "SessionLostError",
+    "StateError",
+    "TooManySessionsError",
     "UnknownBackendError",
     "format_shape",
 ]
@@ -271,6 +279,25 @@ class InputSizeError(InputError):
         )
 
 
+class StateError(InputError):
+    """What a session is to remember does not fit the model; nothing was changed.
+
+    Attributes:
+        name: the variable that was named.
+        problem: what is wrong with it, as a phrase.
+        expected: what would have been accepted, as a phrase.
+    """
+
+    def __init__(self, name: str, problem: str, expected: str) -> None:
+        super().__init__(name, problem, expected)
+        self.name = name
+        self.problem = problem
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return f"state {self.name!r} {self.problem}; expected {self.expected}"
+
+
 class RequestError(InferenceRuntimeError):
     """A request could not be started, awaited or finished."""
 
@@ -326,6 +353,52 @@ class InferenceFailedError(RequestError):
 
     def __str__(self) -> str:
         return f"{self.model!r} failed on {self.device}: {self.reason}"
+
+
+class SessionError(RequestError):
+    """Something is wrong with a session, rather than with a request of it."""
+
+
+class SessionLostError(SessionError):
+    """What a session remembered is gone, and no request goes on without it.
+
+    Attributes:
+        model: the model's name.
+        session: the session's number.
+        where: the replica, or the device in one process.
+        reason: why.
+        remedy: what to do.
+    """
+
+    def __init__(self, model: str, session: int, where: str, reason: str, remedy: str) -> None:
+        super().__init__(model, session, where, reason, remedy)
+        self.model = model
+        self.session = session
+        self.where = where
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return (
+            f"session {self.session} of {self.model!r} on {self.where} is lost: {self.reason}; "
+            f"{self.remedy}"
+        )
+
+
+class TooManySessionsError(SessionError):
+    """A model has as many sessions as it may."""
+
+    def __init__(self, model: str, where: str, limit: int) -> None:
+        super().__init__(model, where, limit)
+        self.model = model
+        self.where = where
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model!r} may have {self.limit:,} sessions open at once on {self.where}, and "
+            "has; close some, load more replicas, or raise ATRIVA_MAX_SESSIONS there"
+        )
 
 
 class ClosedError(InferenceRuntimeError):

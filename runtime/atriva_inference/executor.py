@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import count
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -15,9 +16,15 @@ import numpy as np
 from atriva_inference.answer import AnswerFuture
 from atriva_inference.backend import CompiledModel, Slot
 from atriva_inference.binding import BoundInputs, ShapeSignature
-from atriva_inference.errors import ClosedError, InferenceFailedError
+from atriva_inference.errors import (
+    ClosedError,
+    InferenceFailedError,
+    TooManySessionsError,
+)
+from atriva_inference.local_session import LocalSession, max_sessions, variables_of
 from atriva_inference.ports import Port
 from atriva_inference.profiling import Profile
+from atriva_inference.session import SessionExecutor
 from atriva_inference.shape_cache import ShapeCache, ShapeCacheInfo
 from atriva_inference.tensor import Array
 
@@ -40,6 +47,11 @@ class Executor(Protocol):
     @property
     def outputs(self) -> tuple[Port, ...]:
         """What the model gives."""
+        ...
+
+    @property
+    def variables(self) -> tuple[Port, ...]:
+        """What the model remembers within a session."""
         ...
 
     @property
@@ -68,6 +80,10 @@ class Executor(Protocol):
             bound: fitted inputs.
             wrap: makes the future's result of the outputs; it is quick.
         """
+        ...
+
+    def open_session(self) -> SessionExecutor:
+        """Return a new session."""
         ...
 
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
@@ -150,6 +166,7 @@ class LocalExecutor:
     Attributes:
         inputs: the model's inputs, also after `close`.
         outputs: the model's outputs, also after `close`.
+        variables: what the model remembers within a session.
         device: the device that the model was compiled for.
         execution_devices: the devices that really execute.
         parallelism: how many requests run at once.
@@ -158,6 +175,7 @@ class LocalExecutor:
     def __init__(self, model_name: str, compiled: CompiledModel) -> None:
         self.inputs = compiled.inputs
         self.outputs = compiled.outputs
+        self.variables = variables_of(compiled)
         self.device = compiled.device
         self.execution_devices = compiled.execution_devices
         self.parallelism = compiled.slot_count
@@ -171,6 +189,9 @@ class LocalExecutor:
         )
         self._changed = threading.Condition()
         self._running = 0
+        self._sessions: set[LocalSession] = set()
+        self._session_numbers = count(1)
+        self._opening = 0
 
     def run(self, bound: BoundInputs, memory: dict[str, Array] | None = None) -> Outputs:
         """Run one request on the calling thread; blocks while every slot is taken.
@@ -210,6 +231,44 @@ class LocalExecutor:
         else:
             answer.set_result(value)
 
+    @property
+    def session_count(self) -> int:
+        """Sessions that are open."""
+        return len(self._sessions)
+
+    def open_session(self, number: int | None = None) -> LocalSession:
+        """Open a session.
+
+        Args:
+            number: what messages call it; the next one of this executor when None.
+        """
+        with self._using() as base:
+            limit = max_sessions()
+            with self._changed:
+                if len(self._sessions) + self._opening >= limit:
+                    raise TooManySessionsError(self._model_name, self.device, limit)
+                self._opening += 1
+            try:
+                session = LocalSession(
+                    next(self._session_numbers) if number is None else number,
+                    self._model_name,
+                    base.compiled,
+                    self._using,
+                    self._start,
+                    self._sessions.discard,
+                )
+                self._sessions.add(session)
+            finally:
+                with self._changed:
+                    self._opening -= 1
+            return session
+
+    def _start(self, work: Callable[[], None]) -> Future[None]:
+        with self._changed:
+            if self._pool is None:
+                raise self._closed_error()
+            return self._threads.submit(work)
+
     def profile(self, bound: BoundInputs | None, runs: int) -> Profile:
         """Profile on the given inputs, or on ones where every dynamic dimension is 1."""
         with self._using() as base:
@@ -231,6 +290,8 @@ class LocalExecutor:
             self._threads.shutdown(wait=True, cancel_futures=True)
         with self._changed:
             self._changed.wait_for(lambda: self._running == 0)
+        for session in list(self._sessions):
+            session.close()
         self._shapes = ShapeCache(self._refuse)
 
     @contextmanager

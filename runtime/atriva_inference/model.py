@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
-from atriva_inference.answer import AnswerFuture
+from atriva_inference.answer import AnswerFuture, awaited
 from atriva_inference.binding import BoundInputs, Inputs, Staging, bind_inputs
 from atriva_inference.errors import ClosedError, OptionError
 from atriva_inference.request import AsyncRequest
+from atriva_inference.session import Session
 from atriva_inference.stream import Stream
 from atriva_inference.tensor import Tensor
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from atriva_inference.executor import Executor, Outputs
     from atriva_inference.ports import Port
     from atriva_inference.profiling import Profile
@@ -27,6 +24,9 @@ __all__ = ["Model"]
 
 class Model:
     """A loaded model. Thread-safe; close it, or use it as a context manager.
+
+    Every request stands alone, also where the model has variables: these have their initial values
+    then. Requests that build on each other are those of one `Session`.
 
     Inputs are dicts of input name (any of the port's names) → `Tensor` or numpy array. Results are
     dicts of output name → `Tensor` in fresh memory that stays valid.
@@ -51,6 +51,11 @@ class Model:
     def outputs(self) -> tuple[Port, ...]:
         """What the model gives."""
         return self._executor.outputs
+
+    @property
+    def variables(self) -> tuple[Port, ...]:
+        """What a session of the model remembers from one request to the next; often nothing."""
+        return self._executor.variables
 
     @property
     def device(self) -> str:
@@ -106,21 +111,7 @@ class Model:
 
         Inputs are checked and converted on the event loop's thread before the first await.
         """
-        loop = asyncio.get_running_loop()
-        future = self.submit(inputs)
-        is_done = asyncio.Event()
-
-        def wake(_future: Future[dict[str, Tensor]]) -> None:
-            with suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(is_done.set)
-
-        future.add_prompt_callback(wake)
-        try:
-            await is_done.wait()
-        except asyncio.CancelledError:
-            future.cancel()
-            raise
-        return future.result()
+        return await awaited(self.submit(inputs))
 
     def create_async_request(
         self, callback: Callable[[AsyncRequest], None] | None = None
@@ -138,6 +129,25 @@ class Model:
         """Return a stream, the fast way for many inputs one after the other."""
         self._check_open()
         return Stream(self)
+
+    def create_session(self) -> Session:
+        """Return a session, in which the model remembers one request in the next.
+
+        Each has an infer request of its own, beside the `parallelism` ones. One process, and each
+        replica of a cluster, may have 256 of a model; ``ATRIVA_MAX_SESSIONS`` sets another limit.
+
+        Raises:
+            TooManySessionsError: there are as many already, on a cluster: on every replica.
+            ClosedError: the model is closed.
+        """
+        self._check_open()
+        return Session(
+            self._name,
+            self.variables,
+            self._executor.open_session(),
+            lambda inputs: self._bind(inputs, None),
+            self._wrap,
+        )
 
     def get_profiling(self, inputs: Inputs | None = None, runs: int = 10) -> Profile:
         """Measure where the time of one inference goes; compiles a profiled twin, so it is slow.

@@ -99,7 +99,10 @@ class Driver:
 class Cluster:
     """A Ray cluster of this machine; each node is one `ray start --block`."""
 
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, env: dict[str, str], *options: str, cpus_of_new_nodes: int = 0
+    ) -> None:
+        """Start the head; with `cpus_of_new_nodes`, Ray's autoscaler adds nodes when they lack."""
         import ray  # noqa: PLC0415 - the unit tests pass without it
 
         self._folder = folder
@@ -109,19 +112,27 @@ class Cluster:
             port = probe.getsockname()[1]
         self.address = f"{ray.util.get_node_ip_address()}:{port}"
         self.nodes: list[subprocess.Popen[str]] = []
+        if cpus_of_new_nodes:
+            config = _autoscaling(self.address, cpus_of_new_nodes)
+            (folder / "autoscaling.json").write_text(json.dumps(config))
+            options += (f"--autoscaling-config={folder / 'autoscaling.json'}",)
+            self._env = env = env | _FAKE_NODES
         self._start(
             [
                 "--head",
                 f"--port={port}",
                 f"--temp-dir={folder / 'ray'}",
                 "--include-dashboard=false",
+                *options,
             ],
             env,
         )
 
-    def add_node(self, env: dict[str, str], wrapper: list[str] | None = None) -> None:
+    def add_node(
+        self, env: dict[str, str], *options: str, wrapper: list[str] | None = None
+    ) -> None:
         """Add a node, optionally started by another command (to give it other mounts, say)."""
-        self._start([f"--address={self.address}"], self._env | env, wrapper)
+        self._start([f"--address={self.address}", *options], self._env | env, wrapper)
 
     def stop(self) -> None:
         for node in reversed(self.nodes):
@@ -157,6 +168,36 @@ class Cluster:
                 continue
             self.stop()
             raise AssertionError(f"a node ended:\n{Path(log.name).read_text()}")
+
+
+_FAKE_NODES = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+
+
+def _autoscaling(address: str, cpus: int) -> dict[str, object]:
+    """Have Ray's autoscaler add nodes that are processes of this machine."""
+    head, more = "ray.head.default", "ray.worker.cpu"
+    return {
+        "cluster_name": "fake",
+        "max_workers": 4,
+        "idle_timeout_minutes": 10,
+        "upscaling_speed": 1.0,
+        "auth": {},
+        "file_mounts": {},
+        "file_mounts_sync_continuously": False,
+        "cluster_synced_files": [],
+        "initialization_commands": [],
+        "setup_commands": [],
+        "head_setup_commands": [],
+        "worker_setup_commands": [],
+        "head_start_ray_commands": [],
+        "worker_start_ray_commands": [],
+        "provider": {"type": "fake_multinode", "gcs_address": address},
+        "head_node_type": head,
+        "available_node_types": {
+            head: {"resources": {}, "node_config": {}, "max_workers": 0},
+            more: {"resources": {"CPU": cpus}, "node_config": {}, "max_workers": 4},
+        },
+    }
 
 
 def wait_until(condition, timeout_s=READY_TIMEOUT_S, every_s=0.1, what=lambda: "nothing"):

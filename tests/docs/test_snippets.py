@@ -17,16 +17,15 @@ SNIPPETS = [
     for page in PAGES
     for number, code in enumerate(SNIPPET.findall(page.read_text()), 1)
 ]
+CLUSTER_ONLY = ("atriva_ray.batch", ".predict(", "replicas=", "schedule_policy")
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
 
 
 @pytest.mark.parametrize("package", ["atriva_ray", "atriva_inference"])
 @pytest.mark.parametrize("code", SNIPPETS)
 def test_snippet(code, package, embedded_cluster, monkeypatch):
-    if package == "atriva_inference" and ("atriva_ray.batch" in code or ".predict(" in code):
-        pytest.skip("whole data sets are pushed through a cluster")
-    if package == "atriva_inference" and "schedule_policy" in code:
-        pytest.skip("one process has no replicas to choose from")
+    if package == "atriva_inference" and any(each in code for each in CLUSTER_ONLY):
+        pytest.skip("data sets and numbers of replicas are a cluster's")
     monkeypatch.chdir(ROOT)
     exec(compile(code.replace("atriva_ray", package), "snippet", "exec"), {})  # noqa: S102
 

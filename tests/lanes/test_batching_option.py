@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,8 +14,27 @@ from atriva_ray.lanes.server import LaneServer
 from tests.unit.fakes import FakeCompiledModel
 
 
-@pytest.mark.parametrize("has_batching", [True, False])
-def test_without_batching_rows_are_not_even_tried_in_company(monkeypatch, has_batching):
+@dataclass
+class Stateful(FakeCompiledModel):
+    """A doubler that says it remembers something."""
+
+    variables: tuple[Port, ...] = (Port("total", ("total",), np.dtype("float32"), (1,)),)
+
+    def open_session_slot(self):
+        return self.open_slot()
+
+
+@pytest.mark.parametrize(
+    ("model", "has_batching", "is_tried"),
+    [
+        (FakeCompiledModel, True, True),
+        (FakeCompiledModel, False, False),
+        (Stateful, True, False),
+    ],
+)
+def test_rows_are_not_even_tried_in_company_without_batching_or_with_state(
+    monkeypatch, model, has_batching, is_tried
+):
     given = []
 
     def start(*arguments):
@@ -24,7 +43,7 @@ def test_without_batching_rows_are_not_even_tried_in_company(monkeypatch, has_ba
 
     monkeypatch.setattr(replica, "LaneServer", start)
     rows = Port("x", ("x",), np.dtype("float32"), (-1, 4))
-    compiled = FakeCompiledModel(inputs=(rows,), outputs=(replace(rows, name="y", names=("y",)),))
+    compiled = model(inputs=(rows,), outputs=(replace(rows, name="y", names=("y",)),))
     tried = []
     compiled.infer = lambda array: tried.append(len(array)) or array * 2
     executor = LocalExecutor("doubler", compiled)
@@ -32,5 +51,5 @@ def test_without_batching_rows_are_not_even_tried_in_company(monkeypatch, has_ba
     replica.open_lanes("doubler", executor, has_batching=has_batching).close()
 
     executor.close()
-    assert (given[0] is not None) == has_batching
-    assert bool(tried) == has_batching
+    assert (given[0] is not None) == is_tried
+    assert bool(tried) == is_tried

@@ -13,11 +13,13 @@ from random import Random
 import numpy as np
 import pytest
 
+from atriva_inference.ports import Port
 from atriva_ray.lanes import client_lane, memory
 from atriva_ray.lanes.errors import encode_error
-from atriva_ray.lanes.frames import HEADER_BYTES, INLINE, FrameReader, Kind, pack
+from atriva_ray.lanes.frames import HEADER_BYTES, INLINE, SESSION, FrameReader, Kind, pack
 from atriva_ray.lanes.layout import Layout
 from atriva_ray.lanes.server import LaneServer
+from atriva_ray.lanes.session_frames import SessionCall, SessionOp, encode_state
 from atriva_ray.lanes.wire import Wire
 from tests.cluster.tools import wait_until
 
@@ -40,6 +42,7 @@ SLOT_BYTES = 256 * 1024
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 MIB = 2**20
 
+GET = SessionCall(SessionOp.GET, 1)
 FIELDS = {"kind": (0, 1), "flags": (1, 1), "slot": (2, 2), "layout": (4, 4)} | {
     "request": (8, 8),
     "body_size": (16, 8),
@@ -224,21 +227,54 @@ def sound_stream(random, handed):
     frames.append(Frame(layout_frame(2, large)))
     for slot in range(2):
         frames.append(Frame(pack(Kind.ATTACH, slot=slot, request=SLOT_BYTES), (handed.good,)))
+    session = random.choice([0, 0, 1, 2**32 - 1])
+    calls = iter(session_calls(random, session) if session else ())
     for request in range(random.randint(3, 9)):
+        if session and random.random() < 0.5 and (call := next(calls, None)) is not None:
+            data = b"".join(bytes(each) for each in call.buffers(request))
+            frames.append(Frame(data))
+            continue
         flags = 1 if random.random() < 0.05 else 0
+        first = session if random.random() < 0.5 else 0
+        if first:
+            flags = SESSION
         number = random.randrange(3)
         if number == 2:
             slot = random.randrange(2)
             frames.append(
-                Frame(pack(Kind.REQUEST, flags=flags, slot=slot, layout=2, request=request))
+                Frame(
+                    pack(
+                        *(Kind.REQUEST,),
+                        flags=flags,
+                        slot=slot,
+                        layout=2,
+                        request=request,
+                        first=first,
+                    )
+                )
             )
         else:
             body = random.randbytes(4 * shapes[number][0] * shapes[number][1])
             header = pack(
-                Kind.REQUEST, flags=flags, layout=number, request=request, body_size=len(body)
+                *(Kind.REQUEST,),
+                flags=flags,
+                layout=number,
+                request=request,
+                body_size=len(body),
+                first=first,
             )
             frames.append(Frame(header + body))
     return frames
+
+
+def session_calls(random, session):
+    """What a sound client asks for about a session, in order."""
+    yield SessionCall(SessionOp.OPEN, session)
+    for _ in range(random.randint(0, 3)):
+        op = random.choice([SessionOp.GET, SessionOp.SET, SessionOp.RESET])
+        total = np.ones((2, random.choice([2, 10_000])), np.float32)
+        yield SessionCall(op, session, {"total": total} if op is SessionOp.SET else None)
+    yield SessionCall(SessionOp.CLOSE, session)
 
 
 def hand_over_wrongly(handed):
@@ -322,6 +358,45 @@ class Watcher:
         self.client.close()
 
 
+class Remembering(Runner):
+    """A runner whose sessions keep the last input; it can say how many are open."""
+
+    variables = (Port("total", ("total",), np.dtype(np.float32), (2, -1)),)
+
+    def __init__(self, function):
+        super().__init__(function)
+        self.open = set()
+
+    def open_session(self, number):
+        session = Remembered(self, number)
+        self.open.add(session)
+        return session
+
+
+class Remembered:
+    def __init__(self, runner, number):
+        self.runner = runner
+        self.number = number
+        self.total = {}
+
+    def run(self, bound, memory=None):
+        return self.runner.run(bound, memory)
+
+    def state(self):
+        return self.total
+
+    def set_state(self, state):
+        self.total = state
+
+    def reset(self):
+        self.total = {}
+
+    def close(self):
+        self.runner.open.discard(self)
+
+    abandon = close
+
+
 def carefully(arrays):
     with np.errstate(all="ignore"):
         return {"y": arrays["x"] + 1}
@@ -329,7 +404,7 @@ def carefully(arrays):
 
 @pytest.mark.parametrize("thread_count", [1, 2])
 def test_no_frames_bring_a_server_down(loop, handed, thread_count):
-    runner = Runner(carefully)
+    runner = Remembering(carefully)
     server = LaneServer(runner, ECHO, thread_count)
     watcher = Watcher(loop, server)
     random = Random(thread_count)  # noqa: S311 - the same frames in every run
@@ -367,6 +442,8 @@ def test_no_frames_bring_a_server_down(loop, handed, thread_count):
         server.close()
         runner.close()
     assert server.queue_len == 0
+    assert runner.open == set()
+    assert server._sessions._behind == {}
 
 
 # -- against the client --------------------------------------------------------------------------
@@ -408,6 +485,11 @@ class FakeReplica:
         frames = []
         known = {}
         for request in requests:
+            if request.kind == Kind.SESSION:
+                body = b"".join(bytes(each) for each in encode_state({"total": np.ones(3)}))
+                header = pack(Kind.STATE, request=request.request, body_size=len(body))
+                frames.append(Frame(header + body, (), request.request))
+                continue
             layout = self._layouts[request.layout]
             is_inline = request.slot == INLINE
             source = request.body if is_inline else self._slots[request.slot]
@@ -474,7 +556,12 @@ def test_no_frames_make_a_client_lose_or_mistake_a_request(loop, small_answers, 
             numbers(1, random.choice([1, 5, 7, 5_000]), random.randrange(1000))
             for _ in range(count)
         ]
-        questions = client.send(*map(Question, arrays))
+        questions = client.send(
+            *(
+                Question(array, session=1) if random.random() < 0.9 else Question(call=GET)
+                for array in arrays
+            )
+        )
         frames = replica.answers(replica.requests(count), random)
         first_touched = mutate(random, frames, mutations)
         sound = {frame.question for frame in frames[:first_touched]} - {None}
@@ -505,18 +592,20 @@ def check_end(client, replica, questions, arrays, sound, is_structural):
             continue
         if question.reply.error is not None:
             assert str(array.flat[0]) in str(question.reply.error)
+        elif question.call is not None:
+            assert question.reply.outputs["total"].tolist() == [1, 1, 1]
         else:
             assert_echo(question.reply.outputs, array)
 
 
 def test_the_streams_that_are_changed_are_sound(loop, handed):
-    server = LaneServer(Runner(carefully), ECHO, 1)
+    server = LaneServer(Remembering(carefully), ECHO, 1)
     random = Random(1)  # noqa: S311 - the same frames in every run
     for _ in range(50):
         mine, theirs = socket.socketpair()
         mine.settimeout(10)
         server.add(Wire(theirs))
-        frames = [frame for frame in sound_stream(random, handed) if frame.data[1] == 0]
+        frames = [frame for frame in sound_stream(random, handed) if frame.data[1] != 1]
         expected = sum(frame.data[0] == Kind.REQUEST for frame in frames)
         for frame in frames:
             send = [frame.data]
@@ -527,7 +616,10 @@ def test_the_streams_that_are_changed_are_sound(loop, handed):
             space = reader.space()
             count = mine.recv_into(space)
             assert count > 0
-            answered += sum(frame.kind == Kind.ANSWER for frame in reader.received(count))
+            answered += sum(
+                frame.kind in (Kind.ANSWER, Kind.STATE, Kind.ERROR)
+                for frame in reader.received(count)
+            )
         mine.close()
     server.close()
 

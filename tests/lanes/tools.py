@@ -43,6 +43,8 @@ def plus_one(arrays):
 class Runner:
     """Runs a function of arrays by name; counts what runs, and can hold it back."""
 
+    variables = ()
+
     def __init__(self, function=plus_one):
         self.function = function
         self.gate = threading.Event()
@@ -128,9 +130,11 @@ class Replica:
 class Question:
     """One request, and how often it came back."""
 
-    def __init__(self, arrays, signature=None):
+    def __init__(self, arrays=None, signature=None, session=0, call=None):
         if not isinstance(arrays, dict):
             arrays = {"x": arrays}
+        self.session = session if call is None else call.session
+        self.call = call
         self.bound = BoundInputs(arrays, signature)
         self.returned = 0
         self.reply = None

@@ -11,10 +11,13 @@ TensorFlow Lite model and `ir/nhwc.xml` take the image as `[1, 8, 8, 3]`, the ot
 `tensorflow/frozen.pb` `input:0` and `output:0`. `y_dynamic` is what `onnx/dynamic.onnx` gives for
 `x_nchw`.
 
+`ir/total.xml` remembers: `x` float32 `[1, 3]` → `sum` float32 `[1, 3]`, all of a session so far.
+
 TensorFlow and PaddlePaddle are not dependencies of the project, and the three steps may run in
 separate environments. The files were made with Python 3.11 and these versions:
 
     python tests/models/make_models.py onnx        # onnx 1.23.2, openvino 2026.4.1, numpy 2.4.6
+    python tests/models/make_models.py state       # openvino 2026.4.1, numpy 2.4.6
     python tests/models/make_models.py tensorflow  # tensorflow-cpu 2.21.0, numpy 2.4.6
     python tests/models/make_models.py paddle      # paddlepaddle 3.3.1, numpy 2.4.6
 """
@@ -235,6 +238,26 @@ def make_ir(conv_onnx: Path) -> None:
     ov.save_model(steps.build(), directory / "nhwc.xml", compress_to_fp16=False)
 
 
+def make_state() -> None:
+    """Write `ir/total.xml`, which adds up its inputs in a variable."""
+    import openvino as ov
+    from openvino import opset13
+    from openvino.op.util import Variable, VariableInfo
+
+    x = opset13.parameter([1, 3], np.float32, name="x")
+    info = VariableInfo()
+    info.variable_id = "total"
+    info.data_shape = ov.PartialShape([1, 3])
+    info.data_type = ov.Type.f32
+    variable = Variable(info)
+    before = opset13.read_value(opset13.constant(np.zeros((1, 3), np.float32)), variable)
+    total = opset13.add(before, x)
+    x.output(0).set_names({"x"})
+    total.output(0).set_names({"sum"})
+    model = ov.Model([opset13.result(total)], [opset13.assign(total, variable)], [x], "total")
+    ov.save_model(model, DIRECTORY / "ir" / "total.xml", compress_to_fp16=False)
+
+
 def make_tensorflow(weights: Weights) -> None:
     """Writes the SavedModel, the frozen graph and the TensorFlow Lite model."""
     tf: Any = importlib.import_module("tensorflow")
@@ -322,7 +345,7 @@ def make_paddle(weights: Weights) -> None:
 def main() -> None:
     """Runs the step named on the command line."""
     parser = argparse.ArgumentParser(description="Make the model files for the format tests.")
-    parser.add_argument("step", choices=["onnx", "tensorflow", "paddle"])
+    parser.add_argument("step", choices=["onnx", "state", "tensorflow", "paddle"])
     step = parser.parse_args().step
     weights, x_nchw = make_weights()
     if step == "onnx":
@@ -330,6 +353,8 @@ def main() -> None:
         np.savez(DIRECTORY / "expected.npz", x_nchw=x_nchw, y=y, y_dynamic=y_dynamic)
         make_odd_onnx()
         make_ir(make_conv_onnx(weights))
+    elif step == "state":
+        make_state()
     elif step == "tensorflow":
         make_tensorflow(weights)
     else:

@@ -201,7 +201,10 @@ class Nodes:
         """Return the processes of the models whose files begin like that."""
         status = self._driver.get("ray.get(get_router().status.remote())")
         return [
-            use["pid"] for key, uses in status.items() if key.startswith(prefix) for use in uses
+            use["pid"]
+            for key, model in status.items()
+            if key.startswith(prefix)
+            for use in model["replicas"]
         ]
 
     def serving(self, kind: str, name: str = "atriva") -> list[int]:

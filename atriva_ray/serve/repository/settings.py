@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +12,7 @@ from atriva_inference.device import DeviceSpec
 from atriva_inference.errors import OptionError
 from atriva_inference.options import PerformanceHint
 from atriva_inference.preprocess import Preprocessing, check_preprocessing
+from atriva_ray.counts import MAX_REPLICAS, check_idle, check_replicas
 from atriva_ray.serve.repository.versions import VersionPolicy
 
 __all__ = ["ANY_OUTPUT", "BACKENDS", "ModelSettings"]
@@ -20,7 +22,7 @@ ANY_OUTPUT = ""
 """Key of the labels that belong to no output in particular."""
 
 _BATCHING = ("auto", "off")
-_MAX_REPLICAS = 10_000
+_RANGE = re.compile(r"\s*([0-9]{1,6})\s*-\s*([0-9]{1,6})\s*")
 _MAX_CPUS = 4_096
 _MAX_TOP_K = 100_000
 _MAX_WAITING = 10_000_000
@@ -37,7 +39,7 @@ class ModelSettings:
     Attributes:
         device: device expression, as for `InferenceRuntime.load_model`.
         backend: which library runs it.
-        replicas: how many, or ``auto``.
+        replicas: how many, or ``auto``, or the least and the most, as load needs: ``1-4``.
         hint: what to optimise for.
         config: backend properties by name. Not to be changed.
         preprocessing: what is built into the model, so that it takes pixels.
@@ -49,6 +51,8 @@ class ModelSettings:
         cpus_per_replica: CPUs of each replica on a processor; None shares what is free.
         versions: which versions are served at the same time.
         batching: ``auto``: small requests that wait run together where that is safe; or ``off``.
+        idle_s: seconds without a request after which the replicas end until the next one; None:
+            they stay.
 
     Raises:
         OptionError: a value is not one of the choices.
@@ -56,7 +60,7 @@ class ModelSettings:
 
     device: str = "AUTO"
     backend: str = "openvino"
-    replicas: int | str = "auto"
+    replicas: int | str | tuple[int, int] = "auto"
     hint: PerformanceHint = PerformanceHint.ADAPTIVE
     config: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Preprocessing | None = None
@@ -67,6 +71,7 @@ class ModelSettings:
     cpus_per_replica: int | None = None
     versions: VersionPolicy = field(default_factory=VersionPolicy)
     batching: str = "auto"
+    idle_s: float | None = None
 
     def __post_init__(self) -> None:
         DeviceSpec.parse(self.device)
@@ -83,6 +88,7 @@ class ModelSettings:
             ("cpus_per_replica", _optional("cpus_per_replica", self.cpus_per_replica, _MAX_CPUS)),
             ("versions", VersionPolicy.parse(self.versions)),
             ("batching", _choice("batching", self.batching, _BATCHING)),
+            ("idle_s", check_idle(self.idle_s)),
         ):
             object.__setattr__(self, name, value)
 
@@ -109,13 +115,20 @@ def _hint(value: str) -> PerformanceHint:
         raise OptionError("hint", error.value, error.expected) from None
 
 
-def _replicas(value: object) -> int | str:
+def _replicas(value: object) -> int | str | tuple[int, int]:
     if isinstance(value, str) and value.strip().lower() == "auto":
         return "auto"
+    pair = _RANGE.fullmatch(value) if isinstance(value, str) else None
+    wanted = value if pair is None else (int(pair[1]), int(pair[2]))
     try:
-        return _count("replicas", value, _MAX_REPLICAS)
-    except OptionError as error:
-        raise OptionError("replicas", error.value, f"'auto' or {error.expected}") from None
+        least, most = check_replicas(wanted)
+    except OptionError:
+        expected = (
+            f"'auto' or a whole number from 1 to {MAX_REPLICAS:,}, or the least and the most: 1-4"
+        )
+        raise OptionError("replicas", str(value), expected) from None
+    assert least is not None, "it is not 'auto'"  # noqa: S101
+    return least if most is None else (least, most)
 
 
 def _optional(option: str, value: object, limit: int) -> int | None:

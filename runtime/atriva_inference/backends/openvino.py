@@ -8,16 +8,18 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import openvino as ov
 
 from atriva_inference.backend import register_backend
 from atriva_inference.backends.openvino_model import (
     input_ports,
     output_ports,
+    variable_ports,
     with_numpy_types,
     with_preprocessing,
 )
+from atriva_inference.backends.openvino_session import OpenVinoSessionSlot
+from atriva_inference.backends.openvino_slot import OpenVinoSlot, copy_outputs
 from atriva_inference.binding import ShapeSignature
 from atriva_inference.device import Device, DeviceSpec, Selection
 from atriva_inference.errors import (
@@ -29,7 +31,6 @@ from atriva_inference.errors import (
 )
 from atriva_inference.model_files import ModelFiles
 from atriva_inference.options import CompileOptions, PerformanceHint
-from atriva_inference.ports import Port
 from atriva_inference.profiling import LayerProfile, Profile
 from atriva_inference.tensor import Array
 
@@ -140,13 +141,17 @@ class _CompiledModel:
         self.device = device
         self.inputs = input_ports(model)
         self.outputs = output_ports(model)
+        self.variables = variable_ports(model)
         # Text cannot be shared, and asking for it makes OpenVINO print a warning.
         self.gives_text = any(port.dtype.kind == "U" for port in self.outputs)
         self.execution_devices = _execution_devices(self._compiled)
         self.slot_count = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
-    def open_slot(self) -> _Slot:
-        return _Slot(self)
+    def open_slot(self) -> OpenVinoSlot:
+        return OpenVinoSlot(self)
+
+    def open_session_slot(self) -> OpenVinoSessionSlot:
+        return OpenVinoSessionSlot(self)
 
     def sound(self) -> ov.CompiledModel:
         """Return a compilation in which no inference has failed, made anew where one has.
@@ -208,7 +213,7 @@ class _CompiledModel:
             except RuntimeError as error:
                 raise self.failure(error) from error
             inferred = time.perf_counter()
-            _copy_outputs(request, self.outputs)
+            copy_outputs(request, self.outputs)
             copied = time.perf_counter()
             if index == 0:  # the first run allocates and warms caches
                 continue
@@ -270,72 +275,6 @@ class _CompiledModel:
         raise OptionError(
             "config", given, f"values that {device} takes: {_reason(error)}"
         ) from error
-
-
-class _Slot:
-    def __init__(self, owner: _CompiledModel) -> None:
-        self._owner = owner
-        self._renew(owner.sound())
-
-    def infer(
-        self, arrays: Mapping[str, Array], memory: dict[str, Array] | None = None
-    ) -> dict[str, Array]:
-        owner = self._owner
-        while True:
-            compiled = owner.sound()
-            if compiled is not self._compiled:
-                self._renew(compiled)
-            try:
-                outputs = self._infer(arrays, memory)
-            except RuntimeError as error:
-                if owner.discard(compiled):
-                    raise owner.failure(error) from error
-            else:
-                if owner.is_sound(compiled):
-                    return outputs
-            # Another request failed meanwhile, and this one may have suffered from that.
-
-    def _renew(self, compiled: ov.CompiledModel) -> None:
-        self._compiled = compiled
-        self._request = compiled.create_infer_request()
-        self._own_memory: list[ov.Tensor] | None = None
-
-    def _infer(
-        self, arrays: Mapping[str, Array], memory: dict[str, Array] | None
-    ) -> dict[str, Array]:
-        owner = self._owner
-        request = self._request
-        for number, port in enumerate(owner.inputs):
-            array = arrays[port.name]
-            # OpenVINO maps writable numbers only; read-only arrays and text cost a copy here.
-            is_mappable = array.flags.writeable and array.dtype.kind not in "US"
-            request.set_input_tensor(number, ov.Tensor(array, shared_memory=is_mappable))
-        if memory is not None:
-            self._lend(memory)
-        elif self._own_memory is not None:
-            for number, tensor in enumerate(self._own_memory):
-                request.set_output_tensor(number, tensor)
-            self._own_memory = None
-        request.infer(share_outputs=not owner.gives_text)
-        return memory if memory is not None else _copy_outputs(request, owner.outputs)
-
-    def _lend(self, memory: dict[str, Array]) -> None:
-        """Have the outputs written to the caller's memory, and remember the request's own."""
-        request = self._request
-        numbers = range(len(self._owner.outputs))
-        if self._own_memory is None:
-            self._own_memory = [request.get_output_tensor(number) for number in numbers]
-        for number, port in enumerate(self._owner.outputs):
-            request.set_output_tensor(number, ov.Tensor(memory[port.name], shared_memory=True))
-
-
-def _copy_outputs(request: ov.InferRequest, ports: Iterable[Port]) -> dict[str, Array]:
-    outputs = {}
-    for number, port in enumerate(ports):
-        tensor = request.get_output_tensor(number)
-        is_text = tensor.element_type == ov.Type.string
-        outputs[port.name] = tensor.str_data if is_text else np.array(tensor.data)
-    return outputs
 
 
 def _add_layers(

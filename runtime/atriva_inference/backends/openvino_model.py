@@ -12,7 +12,13 @@ from atriva_inference.pixel_input import PixelInput
 from atriva_inference.ports import Port, guess_image_layout
 from atriva_inference.preprocess import Preprocessing
 
-__all__ = ["input_ports", "output_ports", "with_numpy_types", "with_preprocessing"]
+__all__ = [
+    "input_ports",
+    "output_ports",
+    "variable_ports",
+    "with_numpy_types",
+    "with_preprocessing",
+]
 
 
 def input_ports(model: ov.Model) -> tuple[Port, ...]:
@@ -23,6 +29,25 @@ def input_ports(model: ov.Model) -> tuple[Port, ...]:
 def output_ports(model: ov.Model) -> tuple[Port, ...]:
     """Return what a model gives."""
     return tuple(_port(port, is_input=False) for port in model.outputs)
+
+
+def variable_ports(model: ov.Model) -> tuple[Port, ...]:
+    """Return what a model remembers between inferences."""
+    ports = []
+    for variable in model.get_variables():
+        info = variable.get_info()
+        element_type = info.data_type
+        if element_type == ov.Type.bf16:  # numpy has no such type
+            element_type = ov.Type.f32
+        ports.append(
+            Port(
+                info.variable_id,
+                (info.variable_id,),
+                _dtype(element_type),
+                _shape(info.data_shape),
+            )
+        )
+    return tuple(sorted(ports, key=lambda port: port.name))
 
 
 def with_numpy_types(model: ov.Model) -> ov.Model:
@@ -73,10 +98,7 @@ def _one_or_each(values: tuple[float, ...]) -> float | list[float]:
 
 
 def _port(port: ov.Output, *, is_input: bool) -> Port:
-    partial = port.partial_shape
-    shape = None
-    if not partial.rank.is_dynamic:
-        shape = tuple(-1 if dim.is_dynamic else dim.get_length() for dim in partial)
+    shape = _shape(port.partial_shape)
     node = port.node if is_input else port.node.input_value(0).node
     # A set has no order of its own, and every process must pick the same primary name.
     tensor_names = sorted(port.names)
@@ -85,6 +107,12 @@ def _port(port: ov.Output, *, is_input: bool) -> Port:
     if layout is None and is_input:
         layout = guess_image_layout(shape)
     return Port(names[0], names, _dtype(port.element_type), shape, layout)
+
+
+def _shape(partial: ov.PartialShape) -> tuple[int, ...] | None:
+    if partial.rank.is_dynamic:
+        return None
+    return tuple(-1 if dim.is_dynamic else dim.get_length() for dim in partial)
 
 
 def _layout(port: ov.Output) -> str | None:

@@ -79,6 +79,17 @@ def test_requests_of_more_rows_large_ones_and_specialised_ones_go_alone():
     assert not together.is_alike(large, large)
 
 
+def test_requests_of_sessions_go_alone():
+    together = Together([X], [Y])
+    one, of_session = job(np.ones((1, 4))), job(np.ones((1, 4)))
+    of_session.session = 1
+    call = Job(None, 1, Layout([]), BoundInputs({}), session=1)
+    for other in (of_session, call):
+        assert not together.is_alike(one, other)
+        assert not together.is_alike(other, one)
+        assert not together.is_alike(other, other)
+
+
 # -- running -------------------------------------------------------------------------------------
 
 

@@ -99,6 +99,7 @@ def test_with_a_stand_in_the_first_replica_of_several_is_enough(router, core):
     ("device", "changes"),
     [
         ("AUTO", {"auto": AutoOptions(startup_fallback=False)}),
+        ("AUTO", {"max_count": 8}),
         ("GPU", {}),
         ("MULTI:GPU,NPU", {}),
         ("HETERO:GPU,CPU", {}),

@@ -22,6 +22,7 @@ EVERYTHING = """
 device: AUTO:GPU,CPU
 backend: onnxruntime
 replicas: 3
+idle_s: 90
 hint: latency
 config:
   NUM_STREAMS: 4
@@ -53,6 +54,7 @@ def test_all_of_it():
         device="AUTO:GPU,CPU",
         backend="onnxruntime",
         replicas=3,
+        idle_s=90.0,
         hint=PerformanceHint.LATENCY,
         config={"NUM_STREAMS": 4, "dotted.key": [1, 2]},
         preprocessing=Preprocessing(resize=(224, 224), mean=(123.7, 116.3, 103.5), scale=(58,)),
@@ -64,6 +66,11 @@ def test_all_of_it():
         versions=VersionPolicy(latest=2),
         batching="off",
     )
+
+
+@pytest.mark.parametrize("text", ["1-4", "' 1 - 4 '", "[1, 4]"])
+def test_a_range_of_replicas(text):
+    assert parsed(f"replicas: {text}").replicas == (1, 4)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "null"])
@@ -93,6 +100,13 @@ def test_settings_travel():
         ("replicas: true", 1, ["'auto' or a whole number"]),
         ("replicas: 1.5", 1, ["'auto' or a whole number"]),
         ("replicas:", 1, ["replicas='None'"]),
+        ("replicas: 4-1", 1, ["replicas='4-1'", "the least and the most: 1-4"]),
+        ("replicas: [1, 2, 3]", 1, ["the least and the most"]),
+        ("replicas: [0, 2]", 1, ["the least and the most"]),
+        ("idle_s: 0", 1, ["idle_s='0'", "seconds from 1 on"]),
+        ("idle_s: soon", 1, ["seconds from 1 on"]),
+        ("idle_s: true", 1, ["seconds from 1 on"]),
+        ("idle_s: .nan", 1, ["seconds from 1 on"]),
         ("backend: torch", 1, ["openvino, onnxruntime, tensorrt"]),
         ("device: 'AUTO:'", 1, ["device='AUTO:'"]),
         ("device: 3", 1, ["device='3'"]),

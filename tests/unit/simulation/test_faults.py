@@ -145,6 +145,35 @@ def test_a_request_of_a_replica_that_hangs_for_good_is_not_answered():
     assert found.idle_while_waiting > 0.3 / 0.01
 
 
+def pair_and_fault(a_s, b_s, fault, *times_s):
+    groups = tuple(
+        ReplicaGroup(name=name, count=1, service_time_s=each)
+        for name, each in (("a", a_s), ("b", b_s))
+    )
+    return Scenario(
+        replicas=groups,
+        arrivals=Arrivals("", np.array(times_s, float)),
+        duration_s=10,
+        network_s=0,
+        faults=(fault,),
+    )
+
+
+def test_what_a_hung_replica_runs_waits():
+    """For two seconds, beside one that would take ten for it."""
+    fault = Fault(at_s=0.5, for_s=2, group="a", count=1, stops=True)
+    found = outcome(pair_and_fault(1, 10, fault, 0), "all-queues")
+    np.testing.assert_allclose(found.latencies_s, [3])
+    assert found.idle_while_waiting == pytest.approx(0.2)
+
+
+def test_who_knows_all_queues_knows_how_fast_they_get_shorter():
+    """Two of four seconds are left when all takes a quarter: so the next one goes there too."""
+    fault = Fault(at_s=2, group="a", count=1, slowdown=0.25)
+    found = outcome(pair_and_fault(4, 5, fault, 0, 2.1), "all-queues")
+    np.testing.assert_allclose(found.latencies_s, [2.5, 1.4])
+
+
 def test_all_replicas_may_die_for_good():
     fault = Fault(at_s=0.5, share=1, dies=True)
     for policy in POLICIES:

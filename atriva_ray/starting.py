@@ -1,9 +1,8 @@
-"""The steps from an actor that was created to a replica that has its model."""
+"""The steps from a new replica actor to one that answers."""
 
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import Any
 
 import ray
@@ -14,13 +13,13 @@ from atriva_ray.model_store import ModelSource, locate, pack
 from atriva_ray.replica import ReplicaInfo
 from atriva_ray.routing.messages import StartReplica
 
-__all__ = ["load_on", "wait_for_process"]
+__all__ = ["load_on", "process_of"]
 
 _START_TIMEOUT_S = 600.0
 _PROCESS_TIMEOUT_S = 60.0
 
 
-async def wait_for_process(actor: Any, order: StartReplica) -> None:
+async def process_of(actor: Any, order: StartReplica) -> None:
     """Return when the replica's process runs.
 
     Raises:
@@ -38,17 +37,22 @@ async def wait_for_process(actor: Any, order: StartReplica) -> None:
 
 
 async def load_on(
-    actor: Any, source: ModelSource, backend: str, device: str, options: CompileOptions
+    actor: Any, source: ModelSource, order: StartReplica, options: CompileOptions
 ) -> ReplicaInfo:
-    """Have a replica load the model, sending it the files only if its node lacks them."""
-    load = partial(actor.load.remote, source)
-    arguments = (backend, device, options)
+    """Have a replica load the model, sending it the files only if its node lacks them.
+
+    Raises:
+        ray.exceptions.RayError: it could not, and why.
+        TimeoutError: it is not ready after ten minutes.
+    """
+    arguments = (order.request.backend, order.placement.seat.device, options)
+    load = actor.load.remote
     try:
-        info: ReplicaInfo = await asyncio.wait_for(load([], *arguments), _START_TIMEOUT_S)
+        info: ReplicaInfo = await asyncio.wait_for(load(source, [], *arguments), _START_TIMEOUT_S)
     except ray.exceptions.RayTaskError as error:
         if not isinstance(error.cause, ModelFilesMissingError):
             raise
         files = await asyncio.to_thread(locate, source)
         archive = await asyncio.to_thread(lambda: ray.put(pack(files)))
-        info = await asyncio.wait_for(load([archive], *arguments), _START_TIMEOUT_S)
+        info = await asyncio.wait_for(load(source, [archive], *arguments), _START_TIMEOUT_S)
     return info
