@@ -408,6 +408,7 @@ class Dispatcher:
                     reply.queue_len,
                     reply.others,
                     None if reply.request.call else now_s - reply.request.sent_s,
+                    reply.wanted,
                 )
             self._service_time_s += sum(
                 reply.service_time_s or 0.0 for reply in replies if reply.error is None

@@ -32,6 +32,7 @@ from atriva_ray.lanes.server import LaneServer
 from atriva_ray.lanes.server_lane import Ports
 from atriva_ray.lanes.together import find_together
 from atriva_ray.model_store import ModelSource, keep, locate
+from atriva_ray.routing.batching import BatchingReport
 from atriva_ray.routing.reports import LoadReport
 from atriva_ray.stored_tensor import INLINE_LIMIT_BYTES, StoredTensor
 
@@ -220,6 +221,10 @@ class Replica:
         """Return how many sessions are open, of all programs."""
         return self._loaded().session_count
 
+    async def batching_report(self) -> BatchingReport | None:
+        """Return what was learned about running requests together; None if they never do."""
+        return None if self._lanes is None else self._lanes.batching_report()
+
     async def ping(self) -> None:
         """Return at once: the process is there."""
 
@@ -287,8 +292,10 @@ def open_lanes(model_name: str, executor: LocalExecutor, *, has_batching: bool) 
     beside another device, it gets the next request ready meanwhile.
     """
     is_busy = any("CPU" in device for device in executor.execution_devices)
-    has_batching = has_batching and not executor.variables
-    together = find_together(executor, executor.inputs, executor.outputs) if has_batching else None
+    together = None
+    if has_batching and not executor.variables:
+        slots = executor.parallelism
+        together = find_together(executor, executor.inputs, executor.outputs, slots)
     return LaneServer(
         executor,
         Ports(model_name, executor.inputs, executor.outputs),

@@ -10,7 +10,7 @@ from atriva_inference.errors import InferenceRuntimeError
 from atriva_inference.ports import Port
 from atriva_inference.tensor import Array
 
-__all__ = ["are_rows_apart", "trial_rows"]
+__all__ = ["are_rows_apart", "has_rows", "is_number", "trial_rows"]
 
 _SCALES = (1.0, 0.01, 3.0, 255.0, 0.3)
 """Sizes of the numbers of each row that is tried: pixels may be up to 1 or up to 255."""
@@ -27,19 +27,30 @@ def trial_rows(inputs: Sequence[Port], outputs: Sequence[Port]) -> list[dict[str
         None if there can be no rows: a leading dimension is not dynamic, another one is, or an
         input takes neither floats nor pixels.
     """
-    if not all(_has_rows(port) for port in (*inputs, *outputs)):
+    if not all(has_rows(port) and min((port.shape or ())[1:]) > 0 for port in (*inputs, *outputs)):
         return None
-    if any(port.dtype.kind != "f" and port.dtype != np.uint8 for port in inputs):
+    if not all(map(is_number, inputs)):
         return None
     random = np.random.default_rng(0)
     return [{port.name: _row_of(port, scale, random) for port in inputs} for scale in _SCALES]
+
+
+def has_rows(port: Port) -> bool:
+    """Whether a port's leading dimension could count rows: it is dynamic, and not the only one."""
+    shape = port.shape
+    return shape is not None and len(shape) > 1 and shape[0] == -1 and 0 not in shape
+
+
+def is_number(port: Port) -> bool:
+    """Whether a port takes numbers of any size, floats or pixels, so that random ones will do."""
+    return port.dtype.kind == "f" or port.dtype == np.uint8
 
 
 def are_rows_apart(
     run: Callable[[Mapping[str, Array]], Mapping[str, Array]],
     rows: Sequence[Mapping[str, Array]],
 ) -> bool:
-    """Whether rows come out in company as they do alone, but for rounding.
+    """Whether rows come out in company as they do alone, but for rounding, and so again later.
 
     Args:
         run: runs one request.
@@ -49,10 +60,13 @@ def are_rows_apart(
     try:
         alone = [run(row) for row in rows]
         together = run({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
+        again = run(rows[0])
     except InferenceRuntimeError:  # it does not take such inputs at all
         return False
     return all(
-        _are_equal(array, [each[name] for each in alone]) for name, array in together.items()
+        _are_equal(array, [each[name] for each in alone])
+        and _are_equal(again[name], [alone[0][name]])  # or it remembers what it has seen
+        for name, array in together.items()
     )
 
 
@@ -61,11 +75,6 @@ def _row_of(port: Port, scale: float, random: np.random.Generator) -> Array:
     if port.dtype == np.uint8:
         return random.integers(0, min(256, 1 + int(scale * 100)), shape).astype(np.uint8)
     return (scale * random.standard_normal(shape)).astype(port.dtype)
-
-
-def _has_rows(port: Port) -> bool:
-    shape = port.shape
-    return shape is not None and len(shape) > 1 and shape[0] == -1 and min(shape[1:]) > 0
 
 
 def _are_equal(together: Array, alone: Sequence[Array]) -> bool:

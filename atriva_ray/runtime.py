@@ -187,8 +187,9 @@ class InferenceRuntime:
                 ENABLE_RUNTIME_FALLBACK, SCHEDULE_POLICY and MODEL_PRIORITY are taken as well, and
                 go before the arguments of these names.
             preprocessing: as in one process; the pixels are what travels to the replicas.
-            batching: whether small requests that wait at a replica may run as one. It is done only
-                where the model was seen to treat every row by itself.
+            batching: whether requests that wait at a replica may run as one. It is done only where
+                the model was seen to treat every row by itself, and as many at once as the device
+                was seen to do most with.
             startup_fallback: whether, with AUTO, another device answers while the preferred one
                 compiles, and goes on if that one refuses the model.
             runtime_fallback: whether a request that fails on one device is tried on others, and a

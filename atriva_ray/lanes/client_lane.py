@@ -16,7 +16,16 @@ from atriva_inference.executor import Outputs
 from atriva_inference.tensor import Array
 from atriva_ray.lanes import memory
 from atriva_ray.lanes.errors import MAX_ERROR_BYTES, FrameError, decode_error
-from atriva_ray.lanes.frames import INLINE, SESSION, SPECIALISE, Frame, FrameReader, Kind, pack
+from atriva_ray.lanes.frames import (
+    INLINE,
+    SESSION,
+    SPECIALISE,
+    Frame,
+    FrameReader,
+    Kind,
+    pack,
+    queue_of,
+)
 from atriva_ray.lanes.layout import (
     MAX_LAYOUT_BYTES,
     Layout,
@@ -75,6 +84,7 @@ class Reply(Generic[AnyRequest]):
             or says nothing of other requests.
         queue_len: requests, of all clients, left at the replica.
         others: other clients that have used the replica of late.
+        wanted: requests that it would like to have for each slot, to run them together.
     """
 
     request: AnyRequest
@@ -83,6 +93,7 @@ class Reply(Generic[AnyRequest]):
     service_time_s: float | None = None
     queue_len: int = 0
     others: int = 0
+    wanted: int = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -342,7 +353,8 @@ class ClientLane(Generic[AnyRequest]):
         if sent.slot is not None:
             self._free.append(sent.slot)
         service_time_s = frame.first * 1e-6 if frame.first else None
-        return Reply(sent.request, outputs, error, service_time_s, frame.second, frame.flags)
+        queue_len, wanted = queue_of(frame)
+        return Reply(sent.request, outputs, error, service_time_s, queue_len, frame.flags, wanted)
 
     # -- the end -------------------------------------------------------------------------------
 

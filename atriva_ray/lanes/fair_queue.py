@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from itertools import islice
 from typing import Generic, TypeVar
 
-__all__ = ["FairQueue"]
+__all__ = ["FairQueue", "fill_from"]
+
+_LOOK_AHEAD = 16
+"""Items of an owner that are looked at, so that a long queue costs no more than a short one."""
 
 Owner = TypeVar("Owner", bound=Hashable)
 Item = TypeVar("Item")
@@ -21,6 +25,11 @@ class FairQueue(Generic[Owner, Item]):
 
     def __len__(self) -> int:
         return self._count
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield everything that waits, beginning with what is next."""
+        for items in self._waiting.values():
+            yield from items
 
     def count_of(self, owner: Owner) -> int:
         """Return how many items of an owner wait."""
@@ -44,31 +53,54 @@ class FairQueue(Generic[Owner, Item]):
         self._count -= 1
         return item
 
-    def take_alike(self, limit: int, is_alike: Callable[[Item, Item], bool]) -> list[Item]:
-        """Remove and return the next item and, in turn, those that may go with it.
+    def fill(self, room: int, weigh: Callable[[Item], int]) -> list[Item]:
+        """Remove and return items that fit into some room, of every owner in turn.
+
+        Those of an owner that do not fit are passed over, and lose nothing by it: an owner's turn
+        passes only when the item goes that has waited longest.
 
         Args:
-            limit: how many at most.
-            is_alike: whether an item (second) may go with the first one.
+            room: how much they may weigh together.
+            weigh: what an item weighs, at least 1; 0 for one that is not to be taken.
         """
-        first = self.take()
-        taken = [first]
-        while len(taken) < limit:
-            owner = next(
-                (owner for owner, items in self._waiting.items() if is_alike(first, items[0])),
-                None,
-            )
-            if owner is None:
-                break
-            items = self._waiting.pop(owner)
-            taken.append(items.popleft())
-            if items:
-                self._waiting[owner] = items
-            self._count -= 1
-        return taken
+        filled = fill_from(self._waiting, room, weigh)
+        self._count -= len(filled)
+        return filled
 
     def drop(self, owner: Owner) -> list[Item]:
         """Remove and return everything of an owner."""
         items = self._waiting.pop(owner, deque())
         self._count -= len(items)
         return list(items)
+
+
+def fill_from(
+    waiting: OrderedDict[Owner, deque[Item]], room: int, weigh: Callable[[Item], int]
+) -> list[Item]:
+    """Take items that fit out of queues, one of each in turn, as often as there is room."""
+    taken: list[Item] = []
+    owners = list(waiting)
+    while room and owners:
+        fitting = []
+        for owner in owners:
+            items = waiting[owner]
+            weights = map(weigh, islice(items, _LOOK_AHEAD))
+            found = next(
+                ((n, weight) for n, weight in enumerate(weights) if 0 < weight <= room), None
+            )
+            if found is None:  # nor will any fit later, for there will be less room
+                continue
+            index, weight = found
+            taken.append(items[index])
+            del items[index]
+            room -= weight
+            if not items:
+                del waiting[owner]
+            else:
+                fitting.append(owner)
+                if index == 0:
+                    waiting.move_to_end(owner)
+            if not room:
+                break
+        owners = fitting
+    return taken

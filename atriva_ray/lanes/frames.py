@@ -19,7 +19,16 @@ import numpy as np
 
 from atriva_ray.lanes.errors import FrameError
 
-__all__ = ["HEADER_BYTES", "INLINE", "Frame", "FrameReader", "Kind", "pack"]
+__all__ = [
+    "HEADER_BYTES",
+    "INLINE",
+    "Frame",
+    "FrameReader",
+    "Kind",
+    "pack",
+    "packed_queue",
+    "queue_of",
+]
 
 _HEADER = struct.Struct("<BBHIQQII")
 HEADER_BYTES = _HEADER.size
@@ -32,6 +41,9 @@ SPECIALISE = 1
 
 SESSION = 4
 """Flag of a request: it is one of the session whose number is ``first``."""
+
+_QUEUE_BITS = 28
+_QUEUE_MASK = (1 << _QUEUE_BITS) - 1
 
 _BUFFER_BYTES = 64 * 1024
 _DIRECT_BYTES = 32 * 1024
@@ -47,7 +59,8 @@ class Kind(IntEnum):
             travels with the frame.
         REQUEST: arrays of ``layout``, in ``slot`` or in the body.
         ANSWER: the arrays of the answer to ``request``, likewise; ``first`` is the service time in
-            microseconds, ``second`` the number of requests left at the replica, ``flags`` how many
+            microseconds, ``second`` the number of requests left at the replica and how many it
+            would like to have for each slot (see `packed_queue`), ``flags`` how many
             other clients have used it of late.
         ERROR: the answer to ``request`` is an error (body); the rest as with ANSWER.
         SESSION: something is to be done with the session ``first``; ``layout`` says what (a
@@ -92,6 +105,21 @@ def pack(
 ) -> bytes:
     """Write a header."""
     return _HEADER.pack(kind, flags, slot, layout, request, body_size, first, second)
+
+
+def packed_queue(queue_len: int, wanted: int = 1) -> int:
+    """Return an answer's ``second``.
+
+    Args:
+        queue_len: requests left at the replica.
+        wanted: requests that it would like to have for each slot, a power of two.
+    """
+    return min(_QUEUE_MASK, queue_len) | (wanted.bit_length() - 1) << _QUEUE_BITS
+
+
+def queue_of(frame: Frame) -> tuple[int, int]:
+    """Return what was packed with `packed_queue`: queue length, and requests wanted."""
+    return frame.second & _QUEUE_MASK, 1 << (frame.second >> _QUEUE_BITS)
 
 
 class FrameReader:

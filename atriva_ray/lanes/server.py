@@ -23,12 +23,14 @@ from atriva_ray.lanes.attention import Attention
 from atriva_ray.lanes.busy import BusyTime
 from atriva_ray.lanes.errors import FrameError
 from atriva_ray.lanes.fair_queue import FairQueue
+from atriva_ray.lanes.polling import poll_for
 from atriva_ray.lanes.runner import Runner, run_one
 from atriva_ray.lanes.server_lane import Job, Ports, Result, ServerLane
 from atriva_ray.lanes.server_sessions import ServerSessions
 from atriva_ray.lanes.together import Together
 from atriva_ray.lanes.wire import Wire
 from atriva_ray.routing.activity import Activity
+from atriva_ray.routing.batching import BatchingReport
 
 __all__ = ["LaneServer"]
 
@@ -49,9 +51,11 @@ class LaneServer:
             runner: runs the requests.
             ports: the model's inputs and outputs.
             thread_count: requests to run at once.
-            together: runs several small requests as one; None runs each by itself.
+            together: runs several requests as one; None runs each by itself.
         """
         self.busy = BusyTime()
+        slot_count = None if together is None else together.slot_count
+        self._slot_count = thread_count if slot_count is None else slot_count
         self._runner = runner
         self._ports = ports
         self._together = together
@@ -62,6 +66,7 @@ class LaneServer:
         self._queue: FairQueue[ServerLane, Job] = FairQueue()
         self._lanes: dict[int, ServerLane] = {}
         self._running = 0
+        self._active = 0  # slots that run something, or are kept for what somebody waits for
         self._idle_count = 0
         self._has_reader = False
         self._is_closed = False
@@ -97,6 +102,13 @@ class LaneServer:
         """Clients that are connected."""
         return len(self._lanes)
 
+    def batching_report(self) -> BatchingReport | None:
+        """Return what was learned about running requests together; None if they never do."""
+        if self._together is None:
+            return None
+        with self._turn:
+            return self._together.report()
+
     def add(self, wire: Wire) -> None:
         """Serve a connection whose client has proved itself."""
         lane = ServerLane(wire, self._ports)
@@ -126,14 +138,16 @@ class LaneServer:
 
     def _serve(self) -> None:
         while jobs := self._next():
+            started_s = time.monotonic()
+            is_measured = False
             try:
-                self._run(jobs)
+                is_measured = self._run(jobs)
             except Exception:
                 _logger.exception("requests were lost with an error of the lane server itself")
                 for job in jobs:
                     self._drop(job.lane, "an internal error")
             finally:
-                self._finished(jobs)
+                self._finished(jobs, time.monotonic() - started_s if is_measured else None)
                 del jobs  # and the memory it was in
 
     def _next(self) -> list[Job]:
@@ -143,7 +157,7 @@ class LaneServer:
         """
         while True:
             with self._turn:
-                while self._has_reader and not len(self._queue) and not self._is_closed:
+                while self._has_reader and not self._can_take and not self._is_closed:
                     self._idle_count += 1
                     self._turn.wait()
                     self._idle_count -= 1
@@ -152,32 +166,58 @@ class LaneServer:
                 if self._has_reader:
                     return self._take()
                 self._has_reader = True
-                has_work = len(self._queue) > 0
+                has_work = self._can_take
             try:
                 self._read_lanes(self._epoll.poll(0) if has_work else self._events())
+                if self._together is not None:
+                    self._gather(self._together)
             finally:
                 with self._turn:
                     self._has_reader = False
             with self._turn:
-                if len(self._queue) and not self._is_closed:
+                if self._can_take and not self._is_closed:
                     return self._take()
+
+    @property
+    def _can_take(self) -> bool:
+        return len(self._queue) > 0 and self._active < self._slot_count
+
+    def _gather(self, together: Together) -> None:
+        """Wait for more requests where that was seen to pay, if no other slot is free."""
+        with self._turn:
+            if not self._can_take or self._active + 1 < self._slot_count or self._is_closed:
+                return
+            wait = together.plan_wait(self._queue)
+            if wait is None:
+                return
+            self._active += 1
+        while not self._is_closed:
+            with self._turn:
+                left_s = together.left_s(wait, self._queue)
+            if left_s <= 0:
+                break
+            self._read_lanes(poll_for(self._epoll, left_s))
+        with self._turn:
+            self._active -= 1
+            together.waited(wait)
 
     def _take(self) -> list[Job]:
         together = self._together
-        if together is not None and len(self._queue) > 1:
-            jobs = self._queue.take_alike(together.limit(len(self._queue)), together.is_alike)
-        else:
-            jobs = [self._queue.take()]
+        jobs = [self._queue.take()] if together is None else together.take(self._queue)
         self._running += len(jobs)
         self.busy.began(time.monotonic())
+        self._active += 1
         if self._idle_count:
             self._turn.notify()  # somebody else is to read, or to run the next
         return jobs
 
-    def _finished(self, jobs: Sequence[Job]) -> None:
+    def _finished(self, jobs: Sequence[Job], service_time_s: float | None) -> None:
         with self._turn:
             if jobs[0].bound.signature is None:
                 self.busy.ended(time.monotonic(), len(jobs))
+            self._active -= 1
+            if self._together is not None and service_time_s is not None:
+                self._together.ran(jobs, service_time_s)
             for job in jobs:
                 if job.bound.signature is None:  # the others are done when they are answered
                     self._done(job)
@@ -266,7 +306,8 @@ class LaneServer:
 
     # -- running -------------------------------------------------------------------------------
 
-    def _run(self, jobs: list[Job]) -> None:
+    def _run(self, jobs: list[Job]) -> bool:
+        """Run and answer; return whether the time that it took says something of other requests."""
         if len(jobs) > 1 and self._together is not None:
             results = self._together.run(self._runner, jobs)
             by_lane: dict[ServerLane, list[Result]] = {}
@@ -274,13 +315,14 @@ class LaneServer:
                 by_lane.setdefault(result.job.lane, []).append(result)
             for lane, some in by_lane.items():
                 self._answer(lane, some)
-            return
+            return all(result.error is None for result in results)
         (job,) = jobs
         if job.bound.signature is not None:  # it may have to be compiled first, which takes long
             self._runner.submit(job.bound, dict).add_done_callback(partial(self._answer_later, job))
-            return
-        one = self._sessions.run(job) if job.session else run_one(self._runner, job)
-        self._answer(job.lane, [one])
+            return False
+        result = self._sessions.run(job) if job.session else run_one(self._runner, job)
+        self._answer(job.lane, [result])
+        return result.error is None and not job.session
 
     def _answer(self, lane: ServerLane, results: Sequence[Result]) -> None:
         now_s = time.monotonic()
@@ -288,8 +330,10 @@ class LaneServer:
             if not lane.is_closed:
                 self._activity.seen(lane, now_s)
             others = self._activity.others(lane, now_s)
+        wanted = 1 if self._together is None else self._together.wanted
         try:
-            if not lane.answer(results, max(0, self.queue_len - len(results)), others):
+            left = max(0, self.queue_len - len(results))
+            if not lane.answer(results, left, others, wanted):
                 self._watch(lane)
             self._attention.answered(time.monotonic())
             self.busy.took(results[-1].service_time_s)

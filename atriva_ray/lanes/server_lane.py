@@ -16,7 +16,16 @@ from atriva_inference.ports import Port
 from atriva_inference.tensor import Array
 from atriva_ray.lanes import memory
 from atriva_ray.lanes.errors import FrameError, encode_error
-from atriva_ray.lanes.frames import INLINE, SESSION, SPECIALISE, Frame, FrameReader, Kind, pack
+from atriva_ray.lanes.frames import (
+    INLINE,
+    SESSION,
+    SPECIALISE,
+    Frame,
+    FrameReader,
+    Kind,
+    pack,
+    packed_queue,
+)
 from atriva_ray.lanes.layout import (
     MAX_LAYOUT_BYTES,
     Layout,
@@ -118,6 +127,7 @@ class Job:
         slot: the shared memory it came in.
         session: number of the session on its lane that it is of; 0 for none.
         call: what is to be done with that session, if it is no request to the model.
+        deadline_s: until when its answer is wanted, as `time.monotonic` counts; None for always.
     """
 
     lane: ServerLane
@@ -129,6 +139,7 @@ class Job:
     slot_number: int = INLINE
     session: int = 0
     call: SessionCall | None = None
+    deadline_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -289,13 +300,16 @@ class ServerLane:
 
     # -- answers -------------------------------------------------------------------------------
 
-    def answer(self, results: Sequence[Result], queue_len: int, others: int = 0) -> bool:
+    def answer(
+        self, results: Sequence[Result], queue_len: int, others: int = 0, wanted: int = 1
+    ) -> bool:
         """Send results; those of one call travel together.
 
         Args:
             results: what to send.
             queue_len: requests, of all clients, that are left.
             others: other clients that have used the replica of late.
+            wanted: requests that should wait together, for the device's sake; a power of two.
 
         Returns:
             Whether everything has left; if not, `wire.flush` sends on.
@@ -307,17 +321,18 @@ class ServerLane:
             if self.is_closed:
                 return True
             buffers: list[Any] = []
+            queue = packed_queue(queue_len, wanted)
             for result in results:
                 if result.error is not None or result.outputs is None:
-                    self._add_error(buffers, result, queue_len, min(_UINT8_MAX, others))
+                    self._add_error(buffers, result, queue, min(_UINT8_MAX, others))
                 elif result.job.call is not None:
                     state = dict(result.outputs)
-                    buffers += state_buffers(result.job.request, state, queue_len, others)
+                    buffers += state_buffers(result.job.request, state, queue, others)
                 else:
-                    self._add_outputs(buffers, result, queue_len, min(_UINT8_MAX, others))
+                    self._add_outputs(buffers, result, queue, min(_UINT8_MAX, others))
             return self.wire.send(buffers)
 
-    def _add_outputs(self, buffers: list[Any], result: Result, queue_len: int, others: int) -> None:
+    def _add_outputs(self, buffers: list[Any], result: Result, queue: int, others: int) -> None:
         job = result.job
         outputs = result.outputs or {}
         arrays: Sequence[Array] = [outputs[port.name] for port in self._ports.outputs]
@@ -335,7 +350,7 @@ class ServerLane:
                 request=job.request,
                 body_size=0 if is_in_slot else layout.nbytes,
                 first=min(_UINT32_MAX, int(result.service_time_s * 1e6)),
-                second=min(_UINT32_MAX, queue_len),
+                second=queue,
             )
         )
         if is_in_slot:
@@ -356,7 +371,7 @@ class ServerLane:
             np.copyto(view, array)
         return True
 
-    def _add_error(self, buffers: list[Any], result: Result, queue_len: int, others: int) -> None:
+    def _add_error(self, buffers: list[Any], result: Result, queue: int, others: int) -> None:
         error = result.error or RuntimeError("no outputs")
         text = encode_error(error, self._ports.model, "a replica")
         buffers += [
@@ -366,7 +381,7 @@ class ServerLane:
                 request=result.job.request,
                 body_size=len(text),
                 first=min(_UINT32_MAX, int(result.service_time_s * 1e6)),
-                second=min(_UINT32_MAX, queue_len),
+                second=queue,
             ),
             text,
         ]

@@ -101,7 +101,7 @@ def decode_call(frame: Frame) -> SessionCall:
     return SessionCall(op, frame.first, decode_state(frame.body) if op is SessionOp.SET else None)
 
 
-def state_buffers(request: int, state: State, queue_len: int, others: int) -> list[Any]:
+def state_buffers(request: int, state: State, queue: int, others: int) -> list[Any]:
     """Write the answer to a call; the last two are as in other answers."""
     body = encode_state(state)
     header = pack(
@@ -109,7 +109,7 @@ def state_buffers(request: int, state: State, queue_len: int, others: int) -> li
         flags=min(2**8 - 1, others),
         request=request,
         body_size=sum(memoryview(each).nbytes for each in body),
-        second=min(2**32 - 1, queue_len),
+        second=queue,
     )
     return [header, *body]
 

@@ -133,6 +133,7 @@ class Balancer:
         queue_len: int = 0,
         others: int = 0,
         took_s: float | None = None,
+        wanted: int = 1,
     ) -> None:
         """Count an answer.
 
@@ -143,12 +144,15 @@ class Balancer:
             queue_len: requests, of all clients, left at the replica when it answered.
             others: other clients that have used the replica of late.
             took_s: time from sending it to its answer, None if that tells nothing.
+            wanted: requests that it would like to have for each slot, to run them together.
         """
         load = self._loads.get(replica_id)
         if load is None:
             return
         load.in_flight = max(0, load.in_flight - 1)  # forgotten and back, it began anew at 0
         load.others = others
+        if service_time_s is not None:
+            load.wanted = wanted
         load.learn(service_time_s, took_s, queue_len, now_s)
         self._put(load, now_s)
 

@@ -61,6 +61,7 @@ class Load:
             data, and the threads at both ends; None: nobody knows yet.
         in_flight: requests of this client that are under way.
         others: other clients that have used the replica of late.
+        wanted: requests that it would like to have for each slot, to run them together.
         ahead: requests of other clients that were there when it last answered.
         mean_ahead: moving average of that.
         seen_s: when that was.
@@ -75,6 +76,7 @@ class Load:
     overhead_s: float | None = None
     in_flight: int = 0
     others: int = 0
+    wanted: int = 1
     ahead: int = 0
     mean_ahead: float = 0.0
     seen_s: float = 0.0
@@ -95,7 +97,10 @@ class Load:
         """
         slots = self.route.slot_count
         share = self.in_flight * (1 + self.others)
-        if share < _WINDOW_PER_SLOT * slots:
+        window = _WINDOW_PER_SLOT * slots
+        if self.wanted > 1:
+            window = max(window, min(_MAX_WINDOW, window * self.wanted))
+        if share < window:
             return True
         if not self.service_time_s:
             return False

@@ -50,7 +50,7 @@ class ModelSettings:
         max_batch_size: rows that one request may have; None leaves it to the model.
         cpus_per_replica: CPUs of each replica on a processor; None shares what is free.
         versions: which versions are served at the same time.
-        batching: ``auto``: small requests that wait run together where that is safe; or ``off``.
+        batching: ``auto``: requests that wait run together where that is safe and pays; or ``off``.
         idle_s: seconds without a request after which the replicas end until the next one; None:
             they stay.
 

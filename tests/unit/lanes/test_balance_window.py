@@ -50,6 +50,20 @@ def test_small_requests_are_under_way_for_a_millisecond_of_work(slots, service_t
     assert window(measured(slots, service_time_s)) == pytest.approx(expected, abs=1)
 
 
+@pytest.mark.parametrize(
+    ("slots", "wanted", "expected"),
+    [(1, 1, 2), (1, 8, 16), (2, 8, 32), (1, 32, 64), (4, 32, 64), (40, 32, 80)],
+)
+def test_a_replica_that_runs_many_as_one_gets_two_batches_a_slot(slots, wanted, expected):
+    balancer = Balancer()
+    balancer.add(route("a", slots))
+    balancer.started("a", 0.0)
+    balancer.finished("a", 0.0, 0.01, wanted=wanted)
+    assert window(balancer) == expected
+    balancer.finished("a", 0.0, None)  # an error: it says nothing of that
+    assert window(balancer) == 1
+
+
 @pytest.mark.parametrize("slots", [1, 3])
 def test_a_replica_of_unknown_speed_gets_two_a_slot(slots):
     balancer = Balancer()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from atriva_ray.lanes.fair_queue import FairQueue
 
 OWNERS = "abcd"
+LOOK_AHEAD = 16
 
 
 class Model:
@@ -35,13 +36,23 @@ class Model:
     def take(self):
         return self.serve(self.line[0])
 
-    def take_alike(self, limit, is_alike):
-        taken = [self.take()]
-        while len(taken) < limit:
-            fitting = [each for each in self.line if is_alike(taken[0], self.items[each][0])]
-            if not fitting:
-                break
-            taken.append(self.serve(fitting[0]))
+    def fill(self, room, weigh):
+        taken = []
+        in_turn = list(self.line)
+        while in_turn:
+            fitting = []
+            for owner in in_turn:
+                near = self.items[owner][:LOOK_AHEAD]
+                items = [each for each in near if 0 < weigh(each) <= room]
+                if items:
+                    taken.append(items[0])
+                    room -= weigh(items[0])
+                    fitting.append(owner)
+                    if items[0] is self.items[owner][0]:
+                        self.serve(owner)
+                    else:
+                        self.items[owner].remove(items[0])
+            in_turn = [owner for owner in fitting if self.items[owner]]
         return taken
 
     def drop(self, owner):
@@ -51,16 +62,16 @@ class Model:
         return dropped
 
 
-def is_alike(first, other):
-    return first[2] == other[2] == 0
+def weigh(item):
+    return item[2]
 
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("put"), st.sampled_from(OWNERS), st.integers(0, 1)),
-        st.tuples(st.just("put"), st.sampled_from(OWNERS), st.just(0)),
+        st.tuples(st.just("put"), st.sampled_from(OWNERS), st.integers(0, 3)),
+        st.tuples(st.just("put"), st.sampled_from(OWNERS), st.just(1)),
         st.tuples(st.just("take")),
-        st.tuples(st.just("alike"), st.integers(1, 6)),
+        st.tuples(st.just("fill"), st.integers(0, 8)),
         st.tuples(st.just("drop"), st.sampled_from(OWNERS)),
     ),
     max_size=80,
@@ -77,13 +88,14 @@ def test_it_does_as_a_line_of_owners_would(steps):
             model.put(owner, (owner, number, kind))
         elif step == "drop":
             assert queue.drop(*arguments) == model.drop(*arguments)
+        elif step == "fill":
+            assert queue.fill(*arguments, weigh) == model.fill(*arguments, weigh)
         elif not model.line:
             with pytest.raises(KeyError):
                 queue.take()
-        elif step == "take":
-            assert queue.take() == model.take()
         else:
-            assert queue.take_alike(*arguments, is_alike) == model.take_alike(*arguments, is_alike)
+            assert queue.take() == model.take()
+        assert [*queue] == [each for owner in model.line for each in model.items[owner]]
         assert len(queue) == sum(map(len, model.items.values()))
         for owner in OWNERS:
             assert queue.count_of(owner) == len(model.items[owner])
@@ -140,31 +152,73 @@ def test_one_with_a_thousand_does_not_keep_one_with_one_waiting():
     assert "mine" in [queue.take(), queue.take()]
 
 
+def one(_item):
+    return 1
+
+
 def test_what_runs_together_is_taken_from_all_in_turn():
     queue = FairQueue()
     for owner in "ab":
         for number in range(3):
             queue.put(owner, f"{owner}{number}")
-    assert queue.take_alike(4, lambda _first, _other: True) == ["a0", "b0", "a1", "b1"]
+    assert queue.take() == "a0"
+    assert queue.fill(3, one) == ["b0", "a1", "b1"]
     assert queue.take() == "a2"
 
 
-def test_one_that_fits_with_nothing_goes_alone_and_the_next_turn_is_another_owners():
+def test_what_does_not_fit_is_passed_over_and_its_turn_comes_all_the_same():
     queue = FairQueue()
     queue.put("a", "large")
-    queue.put("a", "small")
-    queue.put("b", "small")
-    assert queue.take_alike(8, lambda first, other: first == other) == ["large"]
-    assert queue.take_alike(8, lambda first, other: first == other) == ["small", "small"]
-    assert len(queue) == 0
+    for number in range(20):
+        queue.put("a", f"a{number}")
+        queue.put("b", f"b{number}")
+
+    def weigh(item):
+        return 0 if item == "large" else 1
+
+    assert queue.fill(4, weigh) == ["a0", "b0", "a1", "b1"]
+    assert queue.take() == "large"  # though others of its owner went before it
 
 
-def test_what_is_skipped_because_it_does_not_fit_comes_next():
+def test_one_that_is_passed_over_keeps_its_place_in_the_line():
     queue = FairQueue()
-    for owner, item in ("a1", "b2", "c1", "a1", "c1"):
-        queue.put(owner, item)
-    assert queue.take_alike(8, lambda first, other: first == other) == ["1", "1", "1", "1"]
-    assert queue.take() == "2"
+    for item in ("large", "small"):
+        queue.put("a", item)
+    queue.put("b", "large")
+    assert queue.fill(1, lambda item: int(item == "small")) == ["small"]
+    assert [*queue] == ["large", "large"]
+    queue.put("b", "last")
+    assert [queue.take(), queue.take(), queue.take()] == ["large", "large", "last"]
+
+
+def test_a_turn_passes_only_when_the_first_goes():
+    queue = FairQueue()
+    for owner, item in ("a0", "a1", "b0", "b1", "a0"):
+        queue.put(owner, f"{owner}{item}")
+    assert queue.fill(1, lambda item: int(item == "a1")) == ["a1"]
+    assert queue.take() == "a0"
+
+
+def test_a_long_queue_is_not_searched_to_its_end():
+    queue = FairQueue()
+    for number in range(10_000):
+        queue.put("a", number)
+    looked_at = []
+
+    def weigh(item):
+        looked_at.append(item)
+        return 0
+
+    assert queue.fill(8, weigh) == []
+    assert len(looked_at) < 50
+
+
+def test_what_is_taken_has_room_together():
+    queue = FairQueue()
+    for item in (5, 3, 4, 1):
+        queue.put("a", item)
+    assert queue.fill(8, lambda item: item) == [5, 3]
+    assert [*queue] == [4, 1]
 
 
 def test_nothing_is_left_of_one_that_is_dropped():

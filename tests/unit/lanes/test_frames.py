@@ -10,7 +10,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from atriva_ray.lanes.errors import FrameError
-from atriva_ray.lanes.frames import HEADER_BYTES, INLINE, FrameReader, Kind, pack
+from atriva_ray.lanes.frames import (
+    HEADER_BYTES,
+    INLINE,
+    FrameReader,
+    Kind,
+    pack,
+    packed_queue,
+    queue_of,
+)
 
 BUFFER_BYTES = 64 * 1024
 DIRECT_BYTES = 32 * 1024
@@ -212,3 +220,11 @@ def test_a_header_is_32_bytes_and_little_endian():
         bytes.fromhex("06000000 07000000")
     )
     assert len(header) == HEADER_BYTES == 32
+
+
+@given(st.integers(0, 2**40), st.integers(0, 15))
+def test_queue_and_wish_share_a_number(queue_len, bits):
+    (frame,) = feed(
+        FrameReader(lambda _: 0), pack(Kind.ANSWER, second=packed_queue(queue_len, 1 << bits))
+    )
+    assert queue_of(frame) == (min(2**28 - 1, queue_len), 1 << bits)
