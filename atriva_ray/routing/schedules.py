@@ -53,6 +53,7 @@ class Schedule(Protocol):
         queue_len: int = 0,
         others: int = 0,
         took_s: float | None = None,
+        wanted: int = 1,
     ) -> None:
         """Count an answer; see `Balancer.finished`."""
         ...
@@ -145,6 +146,7 @@ class _Counting:
         queue_len: int = 0,
         others: int = 0,  # noqa: ARG002 - a `Schedule`
         took_s: float | None = None,  # noqa: ARG002 - a `Schedule`
+        wanted: int = 1,  # noqa: ARG002 - a `Schedule`
     ) -> None:
         """Count an answer; see `Balancer.finished`."""
         load = self._loads.get(replica_id)
