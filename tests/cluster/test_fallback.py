@@ -41,6 +41,8 @@ class Lab:
 
     def load(self, device="AUTO", **options):
         """Load the model as `model`; return how long that and the first answer took, in s."""
+        # CPUs of a model that was just closed come back to Ray late: none are reserved here.
+        options = {"reserve_cpus": False} | options
         arguments = "".join(f", {key}={value!r}" for key, value in options.items())
         started_s = time.monotonic()
         self.driver.do(f"model = runtime.load_model({self.path!r}, {device!r}{arguments})")
