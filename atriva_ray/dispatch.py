@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -30,9 +30,12 @@ from atriva_ray.line import Line
 from atriva_ray.ray_errors import translated, without_traceback
 from atriva_ray.replica import ReplicaInfo
 from atriva_ray.replica_use import ReplicaUse
+from atriva_ray.retries import Retries
 from atriva_ray.route_table import ModelRoutes
 from atriva_ray.router import MAX_ATTEMPTS
-from atriva_ray.routing.balance import Balancer, Route
+from atriva_ray.routing.auto import AutoOptions
+from atriva_ray.routing.balance import Route
+from atriva_ray.routing.schedules import make_schedule
 from atriva_ray.transport import Connector, Post
 from atriva_ray.waiting import Request, Waiting, refuse
 
@@ -57,7 +60,8 @@ class Dispatcher:
     """Runs one model's requests on its replicas; the cluster's `Executor`. Thread-safe.
 
     A request stays here until a replica has room, and then goes to the one that is expected to
-    answer first. One whose replica dies is sent to another, at most `MAX_ATTEMPTS` times in all.
+    answer first. One whose replica dies, or whose device fails, is sent to another, at most
+    `MAX_ATTEMPTS` times in all.
     """
 
     def __init__(
@@ -68,7 +72,9 @@ class Dispatcher:
         *,
         post: Post,
         post_answer: Post,
+        auto: AutoOptions,
         on_lost: Callable[[str], None],
+        on_failed: Callable[..., int | None],
         on_close: Callable[[], None],
         slack_s: float = 0.0,
         on_wanted: Callable[[], None] = lambda: None,
@@ -87,10 +93,18 @@ class Dispatcher:
         self._has_called = False
         self._changed = threading.Condition()
         self._connecting = threading.Lock()
-        self._balancer = Balancer(slack_s)
+        self._balancer = make_schedule(auto.schedule_policy, slack_s)
         self._waiting: Waiting[Line] = Waiting(
             model_name, max_waiting, self._balancer.wait_s, self._expire
         )
+        self._retries: Retries[_Request] = Retries(
+            MAX_ATTEMPTS if auto.runtime_fallback else 1,
+            self._changed,
+            post,
+            partial(on_failed, routes.key),
+            lambda request, error: refuse([request], error),
+        )
+        self._refusals: Mapping[str, str] = {}
         self._service_time_s = 0.0
         self._lines: dict[str, Line] = {}
         self._refusal: ClosedError | ModelNotLoadedError | None = None
@@ -139,7 +153,7 @@ class Dispatcher:
     def waiting(self) -> int:
         """Requests that have no answer yet."""
         with self._changed:
-            return len(self._waiting) + len(self._sent)
+            return len(self._waiting) + len(self._retries) + len(self._sent)
 
     @property
     def lasts_s(self) -> float | None:
@@ -168,7 +182,12 @@ class Dispatcher:
             if sends and sends[-1][1][-1] is request:
                 line, requests = sends.pop()
                 self._send(sends)
-                line.carrier.exchange(requests, answer.done, terms.deadline_s)
+                # One that failed goes on elsewhere, and its answer comes on another line.
+                line.carrier.exchange(
+                    requests,
+                    lambda: answer.done() or request.line is not line,
+                    terms.deadline_s,
+                )
             else:
                 self._send(sends)
         except KeyboardInterrupt:  # anywhere, between any two steps
@@ -330,7 +349,7 @@ class Dispatcher:
             if isinstance(self._refusal, ClosedError):
                 return
             self._refusal = ClosedError(f"model {self._model_name!r}")
-            waiting = self._waiting.clear()
+            waiting = self._take_waiting()
             refusal = self._refusal
         refuse(waiting, refusal)
         with self._changed:
@@ -363,8 +382,11 @@ class Dispatcher:
             if self._refusal is not None:
                 return
             self._refusal = gone = ModelNotLoadedError(self._model_name, ())
-            waiting = self._waiting.clear()
+            waiting = self._take_waiting()
         refuse(waiting, gone)
+
+    def _take_waiting(self) -> list[_Request]:
+        return [*self._waiting.clear(), *self._retries.clear()]
 
     def _next_sends(self) -> list[tuple[Line, list[_Request]]]:
         """Bind waiting requests to replicas that have room; call it under the lock.
@@ -374,20 +396,32 @@ class Dispatcher:
         sends: dict[str, list[_Request]] = {}
         waiting = self._waiting
         now_s = time.monotonic()
+        if self._retries:
+            for other, request in self._retries.sends(self._balancer.in_flight):
+                if request.is_wanted():
+                    self._bind(request, other, now_s, sends)
         while waiting and (replica_id := self._balancer.choose(now_s)) is not None:
             request = waiting.take()
-            if not request.is_wanted():
-                continue
-            self._balancer.started(replica_id, now_s)
-            self._sent.add(request)
-            request.sent_s = now_s
-            request.attempts += 1
-            request.line = self._lines[replica_id]
-            request.line.under_way += 1
-            requests = sends.pop(replica_id, [])
-            requests.append(request)
-            sends[replica_id] = requests
+            if request.is_wanted():
+                self._bind(request, replica_id, now_s, sends)
         return [(self._lines[replica_id], requests) for replica_id, requests in sends.items()]
+
+    def _bind(
+        self,
+        request: _Request,
+        replica_id: str,
+        now_s: float,
+        sends: dict[str, list[_Request]],
+    ) -> None:
+        self._balancer.started(replica_id, now_s)
+        self._sent.add(request)
+        request.sent_s = now_s
+        request.attempts += 1
+        request.line = self._lines[replica_id]
+        request.line.under_way += 1
+        requests = sends.pop(replica_id, [])
+        requests.append(request)
+        sends[replica_id] = requests
 
     def _send(self, sends: Iterable[tuple[Line, list[_Request]]]) -> None:
         for line, requests in sends:
@@ -422,6 +456,7 @@ class Dispatcher:
             is_over = line.is_over
             if is_over:
                 self._retired.discard(line)
+            replies = [reply for reply in replies if not self._goes_on(line, reply)]
             sends = self._next_sends()
         self._send(sends)
         for reply in replies:
@@ -432,6 +467,22 @@ class Dispatcher:
         if self._refusal is not None:
             with self._changed:
                 self._changed.notify_all()
+
+    def _goes_on(self, line: Line, reply: Reply[_Request]) -> bool:
+        """Whether a request that failed is kept for another replica."""
+        request = reply.request
+        if reply.error is None:
+            if request.failures:
+                self._retries.worked(request)
+            return False
+        replica_id = line.route.replica_id
+        if request.session or self._refusal is not None or not request.is_wanted():
+            return False
+        if not self._retries.take(request, replica_id, reply.error):
+            return False
+        request.line = None
+        self._sent.discard(request)
+        return True
 
     def _take_lost(self, line: Line, requests: list[_Request], reason: str) -> None:
         """Send the requests of a carrier that broke elsewhere, and see what became of its end."""
@@ -485,7 +536,7 @@ class Dispatcher:
                 self._connect([(line.route, line.info, line.actor)])
             return
         with self._changed:  # nobody will come back
-            waiting = self._waiting.clear()
+            waiting = self._take_waiting()
         refuse(waiting, self._why_lost(0, ""))
 
     def _start_over(self, interrupted: _Request) -> None:
@@ -510,6 +561,9 @@ class Dispatcher:
                     self._waiting.put_back(request)
             self._sent.clear()
             self._waiting.remove(interrupted)
+            for request in self._retries.clear():
+                if request is not interrupted:
+                    self._waiting.put_back(request)
             self._changed.notify_all()
         for line in lines:
             line.carrier.close()
@@ -536,6 +590,15 @@ class Dispatcher:
         for line in idle:  # the others when nothing will come on them, and no session needs them
             self._post(line.carrier.close)
         self._connect(routes.replicas)
+        self._note(routes)
+
+    def _note(self, routes: ModelRoutes) -> None:
+        """Say which devices do not run the model, and fail what none will run."""
+        for label, reason in routes.refusals.items():
+            if self._refusals.get(label) != reason:
+                _logger.warning("%s does not run %s: %s", label, self._model_name, reason)
+        self._refusals = routes.refusals
+        self._retries.routes_came(routes.version, expects_more=routes.expects_more)
 
     def _connect(self, replicas: Iterable[tuple[Route, ReplicaInfo, Any]]) -> None:
         """Open carriers to replicas that have none; blocks while they connect."""

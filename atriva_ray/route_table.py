@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from atriva_ray.replica import ReplicaInfo
@@ -22,6 +22,8 @@ class RouteTable:
         version: the router's version that this is true of.
         routes: the replicas.
         news: self-description and actor handle of those that the client was not told of before.
+        refusals: why devices that were tried do not run the model, by ``node/device``.
+        expects_more: whether another device compiles the model to answer for those in use.
     """
 
     key: str
@@ -29,6 +31,8 @@ class RouteTable:
     version: int
     routes: tuple[Route, ...]
     news: Mapping[str, tuple[ReplicaInfo, Any]]
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    expects_more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,16 @@ class ModelRoutes:
         generation: which load of that key this is.
         version: the router's version that this is true of.
         replicas: route, self-description and actor handle of each; empty while all restart.
+        refusals: as in the table.
+        expects_more: as in the table.
     """
 
     key: str
     generation: int
     version: int
     replicas: tuple[tuple[Route, ReplicaInfo, Any], ...]
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    expects_more: bool = False
 
 
 class KnownReplicas:
@@ -62,7 +70,14 @@ class KnownReplicas:
         """
         self._known |= table.news
         replicas = tuple((route, *self._known[route.replica_id]) for route in table.routes)
-        return ModelRoutes(table.key, table.generation, table.version, replicas)
+        return ModelRoutes(
+            table.key,
+            table.generation,
+            table.version,
+            replicas,
+            table.refusals,
+            table.expects_more,
+        )
 
     def keep(self, models: Iterable[ModelRoutes]) -> None:
         """Forget all replicas but those of these models."""

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from atriva_inference.device import Device
-from atriva_inference.errors import InferenceRuntimeError, ModelError
+from atriva_inference.errors import InferenceFailedError, InferenceRuntimeError, ModelError
 from atriva_inference.tensor import Tensor
 from atriva_ray.errors import (
     ModelNotLoadedError,
@@ -25,8 +25,8 @@ from atriva_ray.model_store import ModelArchive, ModelSource, keep
 from atriva_ray.ray_errors import translated
 from atriva_ray.replica import MAX_CONCURRENT_CALLS, Replica, ReplicaInfo
 from atriva_ray.route_table import RouteTable
-from atriva_ray.routing.balance import Balancer
 from atriva_ray.routing.elastic import ElasticCore
+from atriva_ray.routing.fallback import elsewhere
 from atriva_ray.routing.messages import (
     Grant,
     Instruction,
@@ -35,6 +35,7 @@ from atriva_ray.routing.messages import (
     StartReplica,
     StopReplica,
 )
+from atriva_ray.routing.schedules import Schedule, make_schedule
 from atriva_ray.routing.tables import Tables
 from atriva_ray.scaling import Scaling
 from atriva_ray.starting import load_on, process_of
@@ -48,7 +49,7 @@ MAX_ATTEMPTS = 3
 
 _PING_TIMEOUT_S = 5.0
 _DRAIN_TIMEOUT_S = 12.0
-_TICK_S = 5.0
+_TICK_S = 1.0
 
 
 class Router:
@@ -63,7 +64,8 @@ class Router:
         self._sources: dict[str, ModelSource] = {}
         self._actors: dict[str, Any] = {}
         self._infos: dict[str, ReplicaInfo] = {}
-        self._balancers: dict[str, Balancer] = {}
+        self._begun: dict[str, asyncio.Event] = {}  # of replicas whose processes do not run yet
+        self._balancers: dict[str, Schedule] = {}
         self._tables = Tables()
         self._told = self._core.version
         self._tickets = count(1)
@@ -184,6 +186,29 @@ class Router:
         except (ray.exceptions.RayError, TimeoutError):
             await self._on_death(replica_id)
 
+    async def report_failed(
+        self, key: str, replica_id: str, reason: str, *, is_proven: bool
+    ) -> int | None:
+        """Note that a device failed while it ran a request.
+
+        Args:
+            key: the model.
+            replica_id: where.
+            reason: what it said.
+            is_proven: whether another replica has answered the same request.
+
+        Returns:
+            The version from which on the routes tell where else the request may be tried; None if
+            there will be no other replica.
+        """
+        instructions = self._core.replica_failing(replica_id, time.monotonic(), is_proven=is_proven)
+        if is_proven:
+            _logger.warning("replica %s is set aside: %s", replica_id, reason)
+        await self._carry_out(instructions)
+        others = [route for route in self._core.routes(key) or () if route.replica_id != replica_id]
+        is_hopeful = bool(others) or self._core.expects_stand_in(key)
+        return self._core.version if is_hopeful else None
+
     async def infer(self, model_name: str, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Run one request on the best replica, for Ray programs that want a plain call.
 
@@ -199,6 +224,7 @@ class Router:
             ModelNotLoadedError: there is none of this name.
             InputError: the inputs do not fit.
             ReplicaLostError: replicas died under the request three times.
+            InferenceFailedError: every device that tried it failed, three at the most.
         """
         key = self._core.resolve(model_name)
         with self._scaling.relayed(key):
@@ -207,9 +233,11 @@ class Router:
     async def _relay(
         self, key: str, model_name: str, inputs: Mapping[str, Any]
     ) -> dict[str, Tensor]:
+        auto = self._core.requests()[key].auto
+        failures: dict[str, InferenceFailedError] = {}
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            balancer = self._balancers.setdefault(key, Balancer())
-            replica_id = await self._room(key, balancer)
+            balancer = self._balancers.setdefault(key, make_schedule(auto.schedule_policy))
+            replica_id = await self._room(key, balancer, failures)
             balancer.started(replica_id, time.monotonic())
             try:
                 outputs: dict[str, Tensor] = await self._actors[replica_id].infer_relayed.remote(
@@ -217,12 +245,19 @@ class Router:
                 )
             except ray.exceptions.RayError as error:
                 failure = translated(error, model_name)
+                may_go_on = auto.runtime_fallback and attempt < MAX_ATTEMPTS
+                if isinstance(failure, InferenceFailedError) and may_go_on:
+                    failures[replica_id] = failure
+                    await self.report_failed(key, replica_id, failure.reason, is_proven=False)
+                    continue
                 if not isinstance(failure, ReplicaLostError):
                     raise failure from None
                 await self._on_death(replica_id)
                 if attempt == MAX_ATTEMPTS:
                     raise ReplicaLostError(model_name, attempt, failure.reason) from None
             else:
+                for failed, failure in failures.items():
+                    await self.report_failed(key, failed, failure.reason, is_proven=True)
                 return outputs
             finally:
                 balancer.finished(replica_id, time.monotonic())
@@ -253,7 +288,8 @@ class Router:
         stops = []
         for instruction in instructions:
             match instruction:
-                case StartReplica():
+                case StartReplica(replica_id):
+                    self._begun[replica_id] = asyncio.Event()
                     self._spawn(self._start(instruction))
                 case StopReplica(replica_id):
                     stops.append(self._stop(replica_id))
@@ -275,6 +311,8 @@ class Router:
 
     async def _start(self, order: StartReplica) -> None:
         await asyncio.sleep(order.delay_s)
+        if order.after in self._begun:
+            await self._begun[order.after].wait()
         request, seat = order.request, order.placement.seat
         has_gpus = any(
             node["NodeID"] == seat.node_id and "GPU" in node["Resources"] for node in alive_nodes()
@@ -291,9 +329,11 @@ class Router:
             options = replace(options, thread_count=max(1, order.placement.cpu_count))
         try:
             await process_of(actor, order)
+            self._begun.pop(order.replica_id, asyncio.Event()).set()
             info = await load_on(actor, self._sources[request.fingerprint], order, options)
         except Exception as error:  # noqa: BLE001 - whatever it is, the core decides what follows
             failure = translated(error, request.name)
+            _logger.info("no replica of %s on %s: %s", request.name, seat.label, failure)
             if not isinstance(failure, InferenceRuntimeError):
                 failure = ModelError(f"a replica on {seat.label} could not be started: {failure!r}")
             await self._end(order.replica_id)
@@ -335,6 +375,7 @@ class Router:
 
     async def _end(self, replica_id: str) -> None:
         self._infos.pop(replica_id, None)
+        self._begun.pop(replica_id, asyncio.Event()).set()
         actor = self._actors.pop(replica_id, None)
         if actor is not None:
             await asyncio.to_thread(ray.kill, actor)
@@ -349,6 +390,8 @@ class Router:
             self._core.version,
             table.routes,
             {each: (self._infos[each], self._actors[each]) for each in table.news},
+            self._core.refusals(key),
+            self._core.expects_stand_in(key),
         )
 
     def _update_tables(self) -> None:
@@ -361,14 +404,21 @@ class Router:
             routes = self._core.routes(key) or ()
             there = [route for route in routes if route.replica_id in self._infos]
             self._tables.update(key, there, self._core.users(key), version)
+            remark = (self._core.refusals(key), self._core.expects_stand_in(key))
+            self._tables.remark(key, remark, version)
         self._tables.keep(keys, version)
 
     def _is_gone_or_routed(self, key: str, client_id: str) -> bool:
         is_gone = self._core.routes(key) is None
         return is_gone or bool(self._tables.table(key, client_id, 0).routes)
 
-    async def _room(self, key: str, balancer: Balancer) -> str:
-        """Return the best replica with room, waiting until there is one."""
+    async def _room(
+        self, key: str, balancer: Schedule, failures: Mapping[str, InferenceFailedError]
+    ) -> str:
+        """Return the best replica with room, waiting until there is one.
+
+        What failed goes to a replica on which it did not; without any, its last error is raised.
+        """
         async with self._changed:
             while True:
                 routes = self._core.routes(key)
@@ -377,9 +427,14 @@ class Router:
                 if not routes:
                     self._spawn(self.wake(key))
                 balancer.set_routes(route for route in routes if route.replica_id in self._actors)
-                replica_id = balancer.choose(time.monotonic())
+                if failures:
+                    replica_id = elsewhere(balancer.in_flight, failures)
+                else:
+                    replica_id = balancer.choose(time.monotonic())
                 if replica_id is not None:
                     return replica_id
+                if failures and not self._core.expects_stand_in(key):
+                    raise list(failures.values())[-1]
                 await self._changed.wait()
 
     async def _announce(self) -> None:

@@ -45,6 +45,7 @@ from atriva_ray.posting import post
 from atriva_ray.ray_errors import LOST, translated
 from atriva_ray.route_table import KnownReplicas, ModelRoutes, RouteTable
 from atriva_ray.router_handle import RouterHandle, get_router
+from atriva_ray.routing.auto import AutoOptions, ModelPriority, SchedulePolicy
 from atriva_ray.routing.messages import ModelRequest
 from atriva_ray.transport import Connector
 
@@ -160,6 +161,10 @@ class InferenceRuntime:
         config: Mapping[str, Any] | None = None,
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
         batching: bool = True,
+        startup_fallback: bool = True,
+        runtime_fallback: bool = True,
+        schedule_policy: str = SchedulePolicy.EARLIEST,
+        model_priority: str = ModelPriority.MEDIUM,
         name: str | None = None,
         replicas: int | str | tuple[int, int] = "auto",
         cpus_per_replica: int | None = None,
@@ -169,6 +174,9 @@ class InferenceRuntime:
     ) -> Model:
         """Load a model onto the cluster; blocks until its replicas can answer.
 
+        With AUTO, that is as soon as one device can answer, which may be one that only stands in
+        for the preferred device while that one compiles; else when all replicas are ready.
+
         The path may be on this machine or on the nodes; a file that a node lacks is sent to it.
         Programs that ask for the same model in the same way share its replicas.
 
@@ -177,11 +185,22 @@ class InferenceRuntime:
             device: as in one process, over the devices of all nodes; ``node/DEVICE`` pins a node.
                 A device that stands for several (``CPU`` on three nodes) means all of them.
             performance_hint: as in one process.
-            config: as in one process.
+            config: as in one process. With AUTO and MULTI, OpenVINO's ENABLE_STARTUP_FALLBACK,
+                ENABLE_RUNTIME_FALLBACK, SCHEDULE_POLICY and MODEL_PRIORITY are taken as well, and
+                go before the arguments of these names.
             preprocessing: as in one process; the pixels are what travels to the replicas.
             batching: whether requests that wait at a replica may run as one. It is done only where
                 the model was seen to treat every row by itself, and as many at once as the device
                 was seen to do most with.
+            startup_fallback: whether, with AUTO, another device answers while the preferred one
+                compiles, and goes on if that one refuses the model.
+            runtime_fallback: whether a request that fails on one device is tried on others, and a
+                device whose requests work elsewhere is set aside for a while.
+            schedule_policy: which replica gets the next request of this program: ``EARLIEST`` that
+                which is expected to answer first, ``DEVICE_PRIORITY`` the preferred device until it
+                is full, ``ROUND_ROBIN`` each in its turn.
+            model_priority: ``HIGH``, ``MEDIUM`` or ``LOW``; AUTO keeps a model off devices that
+                serve models of higher priority, where others are left.
             name: what other programs and `unload` know the model by. None: the file's name, and the
                 model is shared only with programs that load the same content in the same way.
             replicas: how many; ``auto`` puts one on every device that AUTO chose. If the model is
@@ -205,10 +224,16 @@ class InferenceRuntime:
         self._check_open()
         check_max_waiting(max_waiting)
         spec = DeviceSpec.parse(device)
+        auto, properties = AutoOptions.parse(
+            startup_fallback=startup_fallback,
+            runtime_fallback=runtime_fallback,
+            schedule_policy=schedule_policy,
+            model_priority=model_priority,
+        ).with_properties(check_config(config), spec)
         least, most = check_replicas(replicas)
         options = CompileOptions(
             PerformanceHint.parse(performance_hint),
-            check_config(config),
+            properties,
             preprocessing=check_preprocessing(preprocessing),
             batching=batching,
         )
@@ -225,6 +250,7 @@ class InferenceRuntime:
             replica_count=least,
             cpus_per_replica=check_count("cpus_per_replica", cpus_per_replica),
             reserve_cpus=reserve_cpus,
+            auto=auto,
             max_count=most,
             idle_s=check_idle(idle_s),
         )
@@ -254,7 +280,9 @@ class InferenceRuntime:
             self._connector,
             post=partial(post, self._worker),
             post_answer=partial(post, self._answers),
+            auto=request.auto,
             on_lost=self._report_lost,
+            on_failed=self._report_failed,
             on_close=partial(self._release, request.key, routes.generation),
             slack_s=self._slack_s,
             max_waiting=check_max_waiting(max_waiting),
@@ -361,6 +389,16 @@ class InferenceRuntime:
 
     def _report_lost(self, replica_id: str) -> None:
         self._router.report_lost.remote(replica_id)
+
+    def _report_failed(
+        self, key: str, replica_id: str, reason: str, *, is_proven: bool
+    ) -> int | None:
+        report = self._router.report_failed.remote(key, replica_id, reason, is_proven=is_proven)
+        try:
+            version: int | None = ray.get(report)
+        except ray.exceptions.RayError as error:
+            raise ClusterError(self.cluster, f"its router does not answer: {error}") from error
+        return version
 
     def _wake(self, key: str) -> None:
         if ray.is_initialized():

@@ -12,7 +12,11 @@ from typing import Any, Generic, TypeVar
 from atriva_inference import admission
 from atriva_inference.answer import AnswerFuture
 from atriva_inference.binding import BoundInputs
-from atriva_inference.errors import DeadlineExceededError, InferenceRuntimeError
+from atriva_inference.errors import (
+    DeadlineExceededError,
+    InferenceFailedError,
+    InferenceRuntimeError,
+)
 from atriva_inference.executor import Outputs
 from atriva_inference.expiry import Expiry, Ticket
 from atriva_inference.terms import USUAL, Terms
@@ -37,6 +41,7 @@ class Request(Generic[Line]):
         attempts: how often it was sent.
         sent_s: when that was last.
         line: where it was sent last.
+        failures: what devices said that failed on it, by replica.
         session: number of the session that it is of, and stays on its line; 0 for none.
         call: what is to be done with that session, if it is no request to the model.
         ticket: its place among the deadlines.
@@ -49,6 +54,7 @@ class Request(Generic[Line]):
     attempts: int = 0
     sent_s: float = 0.0
     line: Line | None = None
+    failures: dict[str, InferenceFailedError] | None = None
     session: int = 0
     call: SessionCall | None = None
     ticket: Ticket[Request[Line]] | None = None

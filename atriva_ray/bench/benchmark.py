@@ -207,6 +207,7 @@ def _load_on_cluster(options: BenchOptions, address: str | None) -> Iterator[_Lo
             config=options.config,
             replicas=options.replicas or "auto",
             cpus_per_replica=options.cpus_per_replica,
+            startup_fallback=False,  # what stands in is not what is to be measured
         )
         load_s = time.perf_counter() - started_s
         yield model, tuple(use.route.label for use in model.replicas), load_s

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 from itertools import count
 
-from atriva_inference.device import device_rank
 from atriva_inference.errors import CompileError, InferenceRuntimeError
 from atriva_ray.errors import ModelNameConflictError, ModelNotLoadedError, ReplicaLostError
+from atriva_ray.routing import stand_ins
 from atriva_ray.routing.balance import Route
+from atriva_ray.routing.fleet import Fleet
 from atriva_ray.routing.messages import (
     Grant,
     Instruction,
     ModelRequest,
     Refuse,
-    StartReplica,
     StopReplica,
 )
-from atriva_ray.routing.placement import Node, Placement, Seat, assign, find_seats, with_cpus
+from atriva_ray.routing.placement import Node, assign, find_seats, seat_rank, with_cpus
+from atriva_ray.routing.priority import higher, taken_seats, yielding
+from atriva_ray.routing.state import FIRST_RESTART_DELAY_S, ModelState, Phase
 
 __all__ = ["CLIENT_LEASE_S", "RouterCore"]
 
@@ -34,60 +33,11 @@ _MAX_DEATHS_BEFORE_READY = 3
 _MAX_FAILED_REPLACEMENTS = 6
 """A model without any replica is given up after so many replacements in a row failed to start."""
 
-_FIRST_RESTART_DELAY_S = 0.1
-_LAST_RESTART_DELAY_S = 30.0
 _STABLE_S = 30.0
 """A replica that was ready for this long is no part of a row of deaths."""
 
 
-class _Phase(Enum):
-    STARTING = "starting"
-    READY = "ready"
-
-
-@dataclass(slots=True)
-class _Replica:
-    placement: Placement
-    phase: _Phase = _Phase.STARTING
-    slot_count: int = 0
-    ready_s: float = 0.0
-    is_replacement: bool = False
-
-
-@dataclass(slots=True)
-class _ModelState:
-    request: ModelRequest
-    generation: int
-    nodes: Sequence[Node]
-    groups: list[list[Seat]]
-    seats: list[Seat] = field(default_factory=list)
-    replica_count: int = 0
-    replicas: dict[str, _Replica] = field(default_factory=dict)
-    waiting: list[int] = field(default_factory=list)
-    users: Counter[str] = field(default_factory=Counter)
-    reasons: dict[str, str] = field(default_factory=dict)
-    restart_delay_s: float = _FIRST_RESTART_DELAY_S
-    deaths_before_ready: int = 0
-    failed_replacements: int = 0
-
-    @property
-    def is_starting(self) -> bool:
-        return any(
-            replica.phase is _Phase.STARTING and not replica.is_replacement
-            for replica in self.replicas.values()
-        )
-
-    @property
-    def has_ready(self) -> bool:
-        return any(replica.phase is _Phase.READY for replica in self.replicas.values())
-
-    @property
-    def has_served(self) -> bool:
-        """Whether some replica is ready, or stands in for one that was."""
-        return self.has_ready or any(replica.is_replacement for replica in self.replicas.values())
-
-
-class RouterCore:
+class RouterCore(Fleet):
     """All models of one cluster: who uses them, where they run, what to do next.
 
     Every method that takes an event returns instructions for the shell around it. `version` grows
@@ -100,11 +50,8 @@ class RouterCore:
         Args:
             first_generation: number of the first load, above those of any router before this one.
         """
-        self.version = 0
-        self._models: dict[str, _ModelState] = {}
+        super().__init__()
         self._clients: dict[str, float] = {}
-        self._now_s = 0.0
-        self._numbers = count(1)
         self._generations = count(first_generation)
 
     # -- events --------------------------------------------------------------------------------
@@ -115,12 +62,15 @@ class RouterCore:
         self._clients[client_id] = now_s
 
     def clock_ticked(self, now_s: float) -> list[Instruction]:
-        """Take away the models of clients that were silent for longer than their lease."""
+        """Take away models of clients that were silent for their lease; try what was set aside."""
         self._now_s = now_s
         instructions: list[Instruction] = []
         for client_id, seen_s in list(self._clients.items()):
             if now_s - seen_s > CLIENT_LEASE_S:
                 instructions += self.client_left(client_id)
+        for state in list(self._models.values()):
+            self.version += stand_ins.try_again(state, now_s)
+            instructions += self._settle(state)
         return instructions
 
     def client_left(self, client_id: str) -> list[Instruction]:
@@ -143,13 +93,15 @@ class RouterCore:
         if state is not None:
             return self._share(ticket, client_id, state, request, nodes)
         try:
-            groups = find_seats(nodes, request.device, request.options.hint)
-            groups = with_cpus(groups, nodes, request.cpus_per_replica)
+            found = find_seats(nodes, request.device, request.options.hint)
+            groups = with_cpus(found, nodes, request.cpus_per_replica)
+            groups = yielding(groups, request, taken_seats(self._models.values()))
         except InferenceRuntimeError as error:
             return [Refuse(ticket, error)]
-        state = self._models[request.key] = _ModelState(
-            request, next(self._generations), nodes, groups
+        state = self._models[request.key] = ModelState(
+            request, next(self._generations), nodes, groups, priority=request.auto.model_priority
         )
+        state.spare = stand_ins.left_out(found, groups, request.cpus_per_replica)
         state.waiting.append(ticket)
         state.users[client_id] += 1
         return self._try_next_group(state)
@@ -160,7 +112,7 @@ class RouterCore:
         if state is None:
             return [StopReplica(replica_id)]
         replica = state.replicas[replica_id]
-        replica.phase = _Phase.READY
+        replica.phase = Phase.READY
         replica.slot_count = slot_count
         replica.ready_s = self._now_s
         state.failed_replacements = 0
@@ -173,9 +125,13 @@ class RouterCore:
         if state is None:
             return []
         replica = state.replicas.pop(replica_id)
-        if isinstance(error, CompileError):
-            reasons = "; ".join(error.reasons.values())
-            state.reasons[replica.placement.seat.label] = reasons
+        is_refusal = isinstance(error, CompileError)
+        if is_refusal or replica.is_stand_in or state.is_falling_back:
+            state.reasons[replica.placement.seat.label] = stand_ins.reason_of(error)
+            self.version += 1  # clients are told why
+        if replica.is_stand_in:
+            return self._lose_stand_in(state)
+        if is_refusal:
             return self._settle(state)
         state.failed_replacements += replica.is_replacement
         is_hopeless = state.failed_replacements >= _MAX_FAILED_REPLACEMENTS and not state.has_ready
@@ -192,19 +148,54 @@ class RouterCore:
             return []
         replica = state.replicas.pop(replica_id)
         self.version += 1
-        was_ready = replica.phase is _Phase.READY
-        if not state.has_served and not was_ready and not replica.is_replacement:
+        was_ready = replica.phase is not Phase.STARTING
+        label = replica.placement.seat.label
+        if replica.is_stand_in:
+            if was_ready:
+                self._recall(state)
+                return [self._start_stand_in(state, replica.placement, state.restart_delay_s)]
+            state.reasons[label] = "its process ended while it compiled"
+            return self._lose_stand_in(state)
+        is_first_start = not was_ready and not replica.is_replacement
+        if is_first_start and (not state.has_served or state.stand_ins):
             state.deaths_before_ready += 1
             if state.deaths_before_ready >= _MAX_DEATHS_BEFORE_READY:
-                label = replica.placement.seat.label
-                return self._give_up(
-                    state, ReplicaLostError(state.request.name, state.deaths_before_ready, label)
-                )
+                lost = ReplicaLostError(state.request.name, state.deaths_before_ready, label)
+                if not state.stand_ins:
+                    return self._give_up(state, lost)
+                state.reasons[label] = str(lost)
+                return self._settle(state)
         if was_ready and self._now_s - replica.ready_s >= _STABLE_S:
-            state.restart_delay_s = _FIRST_RESTART_DELAY_S
-        started = self._start_replacement(state, replica.placement)
+            state.restart_delay_s = FIRST_RESTART_DELAY_S
+        started = self._start_replacement(state, replica.placement, reserves=replica.reserves)
         state.replicas[started.replica_id].is_replacement = was_ready or replica.is_replacement
+        self._recall(state)
         return [started]
+
+    def replica_failing(
+        self, replica_id: str, now_s: float, *, is_proven: bool
+    ) -> list[Instruction]:
+        """Note that a device failed while it ran a request.
+
+        Args:
+            replica_id: where.
+            now_s: when.
+            is_proven: whether another replica has answered the same request, so that it was not the
+                request's fault. Such a replica is set aside and tried again later; without proof,
+                and where there is no other replica, one is started for a second opinion.
+        """
+        self._now_s = now_s
+        state = self._owner(replica_id)
+        if state is None or state.replicas[replica_id].phase is not Phase.READY:
+            return []
+        if is_proven:
+            self.version += stand_ins.set_aside(state, replica_id, now_s)
+            return []
+        seat = stand_ins.second_opinion(state, now_s)
+        if seat is None:
+            return []
+        self.version += 1
+        return [self._start_stand_in(state, self._placed(state, seat))]
 
     def model_released(self, client_id: str, key: str, generation: int) -> list[Instruction]:
         """One `close` of one client; the model goes when nobody uses it any more.
@@ -253,11 +244,21 @@ class RouterCore:
                 replica_id,
                 replica.placement.seat.label,
                 replica.slot_count,
-                device_rank(replica.placement.seat.device),
+                seat_rank(replica.placement.seat, state.request.device),
             )
             for replica_id, replica in state.replicas.items()
-            if replica.phase is _Phase.READY
+            if replica.phase is Phase.READY
         )
+
+    def refusals(self, key: str) -> Mapping[str, str]:
+        """Return why devices, as ``node/device``, do not run the model."""
+        return dict(self._models[key].reasons)
+
+    def expects_stand_in(self, key: str) -> bool:
+        """Whether one more replica will be there soon, for requests that failed on all others."""
+        state = self._models.get(key)
+        replicas = [] if state is None else state.stand_ins.values()
+        return any(replica.phase is Phase.STARTING for replica in replicas)
 
     def generation(self, key: str) -> int:
         """Return the number of this load of the model; a later load has a higher one."""
@@ -290,7 +291,7 @@ class RouterCore:
         self,
         ticket: int,
         client_id: str,
-        state: _ModelState,
+        state: ModelState,
         request: ModelRequest,
         nodes: Sequence[Node],
     ) -> list[Instruction]:
@@ -299,10 +300,11 @@ class RouterCore:
             return [Refuse(ticket, ModelNameConflictError(request.name, difference))]
         state.users[client_id] += 1
         state.waiting.append(ticket)
+        state.priority = higher(state.priority, request.auto.model_priority)
         wanted = request.replica_count or 0
         state.replica_count = max(state.replica_count, wanted)
         alive = {node.node_id for node in nodes}
-        used = Counter(replica.placement.seat for replica in state.replicas.values())
+        used = Counter(replica.placement.seat for replica in state.regulars.values())
         seats = sorted(
             (
                 seat
@@ -311,7 +313,7 @@ class RouterCore:
             ),
             key=lambda seat: used[seat],
         )
-        missing = wanted - len(state.replicas)
+        missing = wanted - len(state.regulars)
         if missing <= 0 or not seats:
             return self._settle(state)
         return [
@@ -321,42 +323,57 @@ class RouterCore:
             )
         ]
 
-    def _try_next_group(self, state: _ModelState) -> list[Instruction]:
+    def _try_next_group(self, state: ModelState) -> list[Instruction]:
         if not state.groups:
+            if stand_ins.promote(state, None):
+                return self._settle(state)
             request = state.request
             return self._give_up(
                 state, CompileError(request.path, request.device.text, state.reasons)
             )
         state.seats = state.groups.pop(0)
+        state.deaths_before_ready = 0
+        promoted = stand_ins.promote(state, state.seats)
         placements = assign(
-            state.seats,
+            sorted(state.seats, key=promoted.__contains__),
             state.nodes,
             self._granted_cpus(),
-            max(state.request.replica_count or len(state.seats), state.replica_count),
+            max(state.request.replica_count or len(state.seats), state.replica_count)
+            - len(promoted),
             state.request.cpus_per_replica,
         )
-        return [self._start(state, placement) for placement in placements]
+        started = [self._start(state, placement) for placement in placements]
+        seat = None if promoted else stand_ins.startup_seat(state)
+        if seat is not None:
+            state.is_falling_back = True
+            started = self._after(self._start_stand_in(state, self._placed(state, seat)), started)
+        return started + (self._settle(state) if promoted else [])
 
-    def _settle(self, state: _ModelState) -> list[Instruction]:
-        """Answer whoever waits, once every replica that was started has said how it went."""
-        if state.is_starting:
-            return []
-        if not state.has_ready and not state.replicas:
-            return self._try_next_group(state)
+    def _settle(self, state: ModelState) -> list[Instruction]:
+        """Answer whoever waits, once every replica that was started has said how it went.
+
+        Where a stand-in was started, once the first of them can answer.
+        """
+        stopped = self._stop_stand_ins(state)
+        if not state.regulars:
+            return stopped + self._try_next_group(state)
+        if state.is_starting and not (state.is_falling_back and state.has_ready):
+            return stopped
         if not state.has_ready:
-            return []
+            return stopped
+        state.is_falling_back = state.is_starting or not state.has_regular_ready
         if state.waiting:
             self.version += 1  # an older answer about this client's models lacks this one
         granted: list[Instruction] = [Grant(ticket, state.request.key) for ticket in state.waiting]
         state.waiting.clear()
-        return granted
+        return stopped + granted
 
-    def _give_up(self, state: _ModelState, error: InferenceRuntimeError) -> list[Instruction]:
+    def _give_up(self, state: ModelState, error: InferenceRuntimeError) -> list[Instruction]:
         refused: list[Instruction] = [Refuse(ticket, error) for ticket in state.waiting]
         state.waiting.clear()
         return refused + self._drop(state)
 
-    def _drop(self, state: _ModelState) -> list[Instruction]:
+    def _drop(self, state: ModelState) -> list[Instruction]:
         key = state.request.key
         del self._models[key]
         self.version += 1
@@ -364,45 +381,11 @@ class RouterCore:
         refused: list[Instruction] = [Refuse(ticket, gone) for ticket in state.waiting]
         return refused + [StopReplica(replica_id) for replica_id in state.replicas]
 
-    def _start(
-        self, state: _ModelState, placement: Placement, delay_s: float = 0.0
-    ) -> StartReplica:
-        replica_id = f"{state.request.key}#{next(self._numbers)}"
-        state.replicas[replica_id] = _Replica(placement)
-        return StartReplica(replica_id, state.request, placement, delay_s)
-
-    def _start_replacement(self, state: _ModelState, placement: Placement) -> StartReplica:
-        started = self._start(state, placement, state.restart_delay_s)
-        state.restart_delay_s = min(_LAST_RESTART_DELAY_S, 2 * state.restart_delay_s)
-        state.replicas[started.replica_id].is_replacement = True
-        return started
-
-    def _elsewhere(self, state: _ModelState, placement: Placement) -> Placement:
-        """Return the next seat of the model's group, or the same one if there is no other."""
-        seats = state.seats
-        if not seats:
-            return placement
-        place = seats.index(placement.seat) if placement.seat in seats else -1
-        seat = seats[(place + 1) % len(seats)]
-        asked = state.request.cpus_per_replica
-        if not seat.takes_cpus:
-            return Placement(seat, 0)
-        if asked is not None:
-            return Placement(seat, asked)
-        totals = {node.node_id: node.cpu_count for node in state.nodes}
-        free = math.floor(totals[seat.node_id] - self.granted_cpus(seat.node_id))
-        return Placement(seat, max(0, min(max(1, placement.cpu_count), free)))
-
-    def _owner(self, replica_id: str) -> _ModelState | None:
-        for state in self._models.values():
-            if replica_id in state.replicas:
-                return state
-        return None
-
-    def _granted_cpus(self) -> dict[str, float]:
-        granted: Counter[str] = Counter()
-        for state in self._models.values():
-            for replica in state.replicas.values():
-                reserved = replica.placement.cpu_count if state.request.reserve_cpus else 0
-                granted[replica.placement.seat.node_id] += reserved
-        return dict(granted)
+    def _lose_stand_in(self, state: ModelState) -> list[Instruction]:
+        """Have another one stand in for replicas that still compile, if there is one."""
+        self.version += 1  # requests may wait for it
+        self._recall(state)
+        seat = stand_ins.startup_seat(state)
+        if seat is None:
+            return self._settle(state)
+        return [self._start_stand_in(state, self._placed(state, seat))]

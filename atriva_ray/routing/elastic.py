@@ -8,13 +8,12 @@ from typing import Any
 
 from atriva_inference.errors import InferenceRuntimeError
 from atriva_ray.routing.core import RouterCore
-from atriva_ray.routing.core import _ModelState as ModelState
-from atriva_ray.routing.core import _Phase as Phase
 from atriva_ray.routing.messages import Instruction, ModelRequest, StartReplica, StopReplica
 from atriva_ray.routing.placement import Node, Placement, Seat, assign, find_seats, with_cpus
 from atriva_ray.routing.reports import LoadBook
 from atriva_ray.routing.scaling import Scaler
 from atriva_ray.routing.shares import Crew, Member, share_out
+from atriva_ray.routing.state import ModelState, Phase
 
 __all__ = ["ElasticCore", "Shortage"]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atriva_inference.device import DeviceSpec
 from atriva_inference.errors import InferenceRuntimeError
 from atriva_inference.options import CompileOptions
+from atriva_ray.routing.auto import AutoOptions
 from atriva_ray.routing.placement import Placement
 
 __all__ = ["Grant", "Instruction", "ModelRequest", "Refuse", "StartReplica", "StopReplica"]
@@ -29,6 +30,7 @@ class ModelRequest:
         reserve_cpus: whether Ray keeps those CPUs from other tasks.
         max_count: replicas that load may make of them; None for no more than `replica_count`.
         idle_s: after so long without a request the replicas end until the next one; None: never.
+        auto: fallbacks, schedule and priority.
     """
 
     key: str
@@ -43,6 +45,7 @@ class ModelRequest:
     reserve_cpus: bool = True
     max_count: int | None = None
     idle_s: float | None = None
+    auto: AutoOptions = field(default_factory=AutoOptions)
 
     def difference(self, other: ModelRequest) -> str | None:
         """Say what keeps `other` from sharing this model's replicas; None if nothing does."""
@@ -63,12 +66,17 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class StartReplica:
-    """Create a replica after `delay_s` seconds and report how that went."""
+    """Create a replica after `delay_s` seconds and report how that went.
+
+    `after` is one on the same node whose process goes first: two that start at once take twice as
+    long, and somebody waits for that one.
+    """
 
     replica_id: str
     request: ModelRequest
     placement: Placement
     delay_s: float = 0.0
+    after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

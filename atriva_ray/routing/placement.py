@@ -12,7 +12,7 @@ from atriva_inference.device import Device, DeviceSpec, Selection, device_kind, 
 from atriva_inference.errors import DeviceNotAvailableError, OptionError
 from atriva_inference.options import PerformanceHint
 
-__all__ = ["Node", "Placement", "Seat", "assign", "find_seats", "with_cpus"]
+__all__ = ["Node", "Placement", "Seat", "assign", "find_seats", "seat_rank", "with_cpus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,18 @@ def find_seats(nodes: Sequence[Node], spec: DeviceSpec, hint: PerformanceHint) -
     return [seats] if is_together else _grouped(seats, spec)
 
 
+def seat_rank(seat: Seat, spec: DeviceSpec) -> int:
+    """Return how much a seat is preferred, lower is better: in the order of a list, else AUTO's."""
+    is_list = spec.selection in (Selection.AUTO, Selection.MULTI) and spec.candidates
+    if not is_list:
+        return device_rank(seat.device)
+    return next(
+        place
+        for place, name in enumerate(spec.candidates)
+        if name.partition("(")[0] in (seat.device, device_kind(seat.device))
+    )
+
+
 def with_cpus(
     groups: Sequence[Sequence[Seat]], nodes: Sequence[Node], cpus_per_replica: int | None
 ) -> list[list[Seat]]:
@@ -175,12 +187,5 @@ def _composite_seats(nodes: Sequence[Node], spec: DeviceSpec) -> list[Seat]:
 def _grouped(seats: Sequence[Seat], spec: DeviceSpec) -> list[list[Seat]]:
     groups: dict[object, list[Seat]] = {}
     for seat in seats:
-        entry: object = device_rank(seat.device)
-        if spec.candidates:
-            entry = next(
-                name
-                for name in spec.candidates
-                if name.partition("(")[0] in (seat.device, device_kind(seat.device))
-            )
-        groups.setdefault(entry, []).append(seat)
+        groups.setdefault(seat_rank(seat, spec), []).append(seat)
     return list(groups.values())

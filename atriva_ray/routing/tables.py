@@ -30,6 +30,7 @@ class _Model:
     routes: dict[str, Route] = field(default_factory=dict)
     known: dict[str, dict[str, bool]] = field(default_factory=dict)
     since: dict[str, dict[str, int]] = field(default_factory=dict)
+    remark: object = None
 
 
 class Tables:
@@ -67,6 +68,13 @@ class Tables:
             since = model.since.get(client_id, {})
             model.since[client_id] = {each: since.get(each, version) for each in known}
             self._changed[client_id] = version
+
+    def remark(self, key: str, remark: object, version: int) -> None:
+        """Note what else there is to tell of a model; a change of it concerns all its clients."""
+        model = self._models[key]
+        if model.remark != remark:
+            model.remark = remark
+            self._changed |= dict.fromkeys(model.known, version)
 
     def keep(self, keys: Collection[str], version: int) -> None:
         """Take note that all models but these are gone."""

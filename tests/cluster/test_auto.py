@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.tools import DriverError
+from tests.cluster.tools import DriverError, wait_until
 from tests.conftest import EXAMPLES
 
 DIGITS = str(EXAMPLES / "models" / "digits.onnx")
@@ -19,7 +19,7 @@ def program(module_drivers):
         from atriva_ray import *
         runtime = InferenceRuntime(address="local")
         def where(device, **options):
-            with runtime.load_model({DIGITS!r}, device, **options) as model:
+            with runtime.load_model({DIGITS!r}, device, startup_fallback=False, **options) as model:
                 shape = model.run({{"input": np.zeros((1, 1, 8, 8), "f4")}})["output"].shape
                 assert shape == (1, 10)
                 devices = sorted(use.info.device for use in model.replicas)
@@ -46,6 +46,16 @@ def test_both_devices_are_found(program):
 )
 def test_one_device_is_chosen(program, device, chosen):
     assert program.get(f"where({device!r})") == [chosen, [chosen], [chosen]]
+
+
+def test_the_preferred_device_answers_in_the_end(program):
+    program.do(f"""
+        model = runtime.load_model({DIGITS!r})
+        shape = model.run({{"input": np.zeros((1, 1, 8, 8), "f4")}})["output"].shape
+    """)
+    assert program.get("shape") == [1, 10]
+    wait_until(lambda: program.get("model.execution_devices") == ["FASTCPU"])
+    program.do("model.close()")
 
 
 def test_multi_and_cumulative_throughput_use_both(program):

@@ -17,7 +17,7 @@ SNIPPETS = [
     for page in PAGES
     for number, code in enumerate(SNIPPET.findall(page.read_text()), 1)
 ]
-CLUSTER_ONLY = ("atriva_ray.batch", ".predict(", "replicas=")
+CLUSTER_ONLY = ("atriva_ray.batch", ".predict(", "replicas=", "schedule_policy")
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
 
 

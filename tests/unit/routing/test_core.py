@@ -11,6 +11,7 @@ from atriva_inference.errors import CompileError, DeviceNotAvailableError, Model
 from atriva_inference.options import CompileOptions, PerformanceHint
 from atriva_inference.preprocess import Preprocessing
 from atriva_ray.errors import ModelNameConflictError, ModelNotLoadedError, ReplicaLostError
+from atriva_ray.routing.auto import AutoOptions
 from atriva_ray.routing.balance import Route
 from atriva_ray.routing.core import CLIENT_LEASE_S, RouterCore
 from atriva_ray.routing.messages import Grant, ModelRequest, Refuse, StartReplica, StopReplica
@@ -36,6 +37,7 @@ def request_for(device="CPU", name="resnet", **changes):
         backend="openvino",
         device=DeviceSpec.parse(device),
         options=CompileOptions(),
+        auto=AutoOptions(startup_fallback=False),
     )
     return replace(request, **changes)
 

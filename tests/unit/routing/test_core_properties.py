@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, product
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from atriva_inference.device import Device, DeviceSpec
+from atriva_inference.device import Device, DeviceSpec, device_kind
 from atriva_inference.errors import CompileError, ModelError
 from atriva_inference.options import CompileOptions
 from atriva_ray.errors import ModelNameConflictError
+from atriva_ray.routing.aside import LAST_DELAY_S
+from atriva_ray.routing.auto import AutoOptions, ModelPriority
 from atriva_ray.routing.core import CLIENT_LEASE_S, RouterCore
 from atriva_ray.routing.messages import Grant, ModelRequest, Refuse, StartReplica, StopReplica
 from atriva_ray.routing.placement import Node
@@ -64,6 +67,7 @@ class RouterMachine(RuleBasedStateMachine):
         self.stopped_early = []
         self.ids = set()
         self.uses = Counter()
+        self.suspected = set()
 
     # -- the shell -------------------------------------------------------------------------------
 
@@ -109,6 +113,9 @@ class RouterMachine(RuleBasedStateMachine):
     def published(self):
         return {key: routes for key in KEYS if (routes := self.core.routes(key))}
 
+    def routed(self, key):
+        return {route.replica_id for route in self.core.routes(key)}
+
     def some(self, data, *, is_ready):
         ids = [each for each, there in self.replicas.items() if there.is_ready == is_ready]
         return data.draw(st.sampled_from(ids))
@@ -125,8 +132,12 @@ class RouterMachine(RuleBasedStateMachine):
         fingerprint=st.sampled_from(["f00d", "f00d", "f00d", "beef"]),
         replica_count=st.none() | st.integers(1, 5),
         nodes=st.lists(st.sampled_from(NODES), unique=True),
+        startup_fallback=st.booleans(),
+        priority=st.sampled_from(ModelPriority),
     )
-    def load(self, client, key, device, fingerprint, replica_count, nodes):
+    def load(
+        self, client, key, device, fingerprint, replica_count, nodes, startup_fallback, priority
+    ):
         loaded = self.core.requests().get(key)
         if loaded is not None and fingerprint == "f00d":
             device = loaded.device.text  # so that most requests share
@@ -139,6 +150,7 @@ class RouterMachine(RuleBasedStateMachine):
             device=DeviceSpec.parse(device),
             options=CompileOptions(),
             replica_count=replica_count,
+            auto=AutoOptions(startup_fallback=startup_fallback, model_priority=priority),
         )
         number = next(self.numbers)
         self.tickets[number] = Ticket(client, request)
@@ -169,12 +181,23 @@ class RouterMachine(RuleBasedStateMachine):
         )
         del self.replicas[replica_id]
         instructions = self.do(self.core.replica_died, replica_id)
-        if any(isinstance(each, StartReplica) for each in instructions):
-            (replacement,) = instructions
-            assert replacement.delay_s <= 30
-        else:  # given up: nothing of it is left that was ever ready
-            assert not has_served
-            assert replica_id.partition("#")[0] not in self.core.requests()
+        assert all(each.delay_s <= 30 for each in instructions if isinstance(each, StartReplica))
+        if replica_id.partition("#")[0] not in self.core.requests():
+            assert not has_served  # given up: nothing of it is left that was ever ready
+
+    @precondition(lambda self: self.has_some(is_ready=True))
+    @rule(data=st.data(), is_proven=st.booleans())
+    def fail_at_run_time(self, data, is_proven):
+        replica_id = self.some(data, is_ready=True)
+        key = replica_id.partition("#")[0]
+        before = self.routed(key)
+        self.suspected.add(replica_id)
+        instructions = self.do(
+            partial(self.core.replica_failing, is_proven=is_proven), replica_id, self.now_s
+        )
+        assert len(instructions) <= 1
+        is_set_aside = is_proven and before != {replica_id}
+        assert self.routed(key) == before - ({replica_id} if is_set_aside else set())
 
     @precondition(lambda self: self.stopped_early)
     @rule(data=st.data(), error=errors)
@@ -250,7 +273,10 @@ class RouterMachine(RuleBasedStateMachine):
             if replica.is_ready:
                 ready[key].add(replica_id)
         for key, ids in ready.items():
-            assert {route.replica_id for route in self.core.routes(key)} == ids
+            routed = self.routed(key)
+            assert routed <= ids
+            assert ids - routed <= self.suspected
+            assert bool(ids) == bool(routed)  # a bad device is better than none
 
     @invariant()
     def every_model_serves_or_starts(self):
@@ -271,18 +297,29 @@ class RouterMachine(RuleBasedStateMachine):
         for replica in self.replicas.values():
             placement = replica.order.placement
             assert placement.cpu_count >= 0
-            granted[placement.seat.node_id] += placement.cpu_count
+            reserves = replica.order.request.reserve_cpus
+            granted[placement.seat.node_id] += placement.cpu_count if reserves else 0
         for node in NODES:
             assert granted[node.node_id] <= node.cpu_count
 
     def teardown(self):
         """When replicas stop failing, everybody is answered; when all leave, nothing stays."""
         while self.has_some(is_ready=False):
-            for replica_id, replica in list(self.replicas.items()):
-                if not replica.is_ready:
-                    replica.is_ready = True
-                    self.do(self.core.replica_ready, replica_id, 1)
+            replica_id = next(each for each, there in self.replicas.items() if not there.is_ready)
+            self.replicas[replica_id].is_ready = True
+            self.do(self.core.replica_ready, replica_id, 1)
         assert all(ticket.is_answered for ticket in self.tickets.values())
+        for _ in range(3):  # what was set aside comes back, and what stood in for it goes
+            self.now_s += LAST_DELAY_S
+            for client in list(self.seen):
+                self.show_life(client)
+            self.do(self.core.clock_ticked, self.now_s)
+        for key in self.core.requests():
+            there = [each for each in self.replicas if each.partition("#")[0] == key]
+            assert self.routed(key) == set(there)
+            kinds = {device_kind(self.replicas[each].order.placement.seat.device) for each in there}
+            is_auto = "AUTO" in self.core.requests()[key].device.text
+            assert len(kinds) == 1 or not is_auto
         for client in CLIENTS:
             self.leave(client)
         assert self.replicas == {}

@@ -82,3 +82,13 @@ def test_homes_are_marked():
     table = tables.table("m", "a", 0)
     assert len(table.routes) == 10
     assert sum(route.is_home for route in table.routes) == 4
+
+
+def test_a_remark_concerns_all_clients_of_its_model_once():
+    tables = Tables()
+    route = Route("a", "node/CPU", 1, 3)
+    tables.update("m1", [route], ["ann", "bob"], 1)
+    tables.update("m2", [route], ["cid"], 1)
+    tables.remark("m1", "GPU refuses", 5)
+    tables.remark("m1", "GPU refuses", 6)
+    assert [tables.changed(client) for client in ("ann", "bob", "cid")] == [5, 5, 1]
