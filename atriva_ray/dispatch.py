@@ -404,6 +404,8 @@ class Dispatcher:
             request = waiting.take()
             if request.is_wanted():
                 self._bind(request, replica_id, now_s, sends)
+        if not waiting:
+            self._move(sends, now_s)
         return [(self._lines[replica_id], requests) for replica_id, requests in sends.items()]
 
     def _bind(
@@ -415,17 +417,42 @@ class Dispatcher:
     ) -> None:
         self._balancer.started(replica_id, now_s)
         self._sent.add(request)
-        request.sent_s = now_s
         request.attempts += 1
-        request.line = self._lines[replica_id]
-        request.line.under_way += 1
+        self._put_on(request, replica_id, now_s, sends)
+
+    def _put_on(
+        self, request: _Request, replica_id: str, now_s: float, sends: dict[str, list[_Request]]
+    ) -> None:
+        line = request.line = self._lines[replica_id]
+        line.under_way += 1
+        line.newest = request
+        request.sent_s = now_s
         requests = sends.pop(replica_id, [])
         requests.append(request)
         sends[replica_id] = requests
 
+    def _move(self, sends: dict[str, list[_Request]], now_s: float) -> None:
+        """Send what waits at one replica to another that has fallen idle."""
+        while (move := self._balancer.steal(now_s)) is not None:
+            line, new_id = self._lines[move[0]], move[1]
+            request = line.newest
+            if request is None or request.line is not line or not line.has_lane:
+                return
+            if request not in self._sent or not request.is_wanted():
+                return
+            self._balancer.moved(*move, now_s)
+            line.under_way -= 1
+            line.newest = None
+            request.left = line
+            self._put_on(request, new_id, now_s, sends)
+
     def _send(self, sends: Iterable[tuple[Line, list[_Request]]]) -> None:
         for line, requests in sends:
             line.carrier.send(requests)
+            for request in requests:
+                if request.left is not None:
+                    left, request.left = request.left, None
+                    left.carrier.cancel(request)
 
     def _take_replies(self, line: Line, replies: list[Reply[_Request]]) -> None:
         """Settle requests, and send the next ones before, so that the replica has no pause."""

@@ -26,6 +26,7 @@ class Line:
     is_lost: bool = False
     is_retired: bool = False
     under_way: int = 0
+    newest: Request[Line] | None = None
     sessions: int = 0
     end: str = ""
 

@@ -41,6 +41,7 @@ class Request(Generic[Line]):
         attempts: how often it was sent.
         sent_s: when that was last.
         line: where it was sent last.
+        left: where it was sent before and is to be taken back.
         failures: what devices said that failed on it, by replica.
         session: number of the session that it is of, and stays on its line; 0 for none.
         call: what is to be done with that session, if it is no request to the model.
@@ -54,6 +55,7 @@ class Request(Generic[Line]):
     attempts: int = 0
     sent_s: float = 0.0
     line: Line | None = None
+    left: Line | None = None
     failures: dict[str, InferenceFailedError] | None = None
     session: int = 0
     call: SessionCall | None = None
