@@ -285,7 +285,11 @@ class LaneServer:
         numbers, lane.cancelled = set(lane.cancelled), []
         given_up = []
         with self._turn:
-            while job := self._queue.remove(lane, lambda each: each.request in numbers):
+            jobs = self._sessions.remove(lane, numbers)
+            while job := self._queue.remove(lane, partial(_is_one_of, numbers)):
+                jobs.append(job)
+                self._let_next(job)
+            for job in jobs:
                 lane.done(job)
                 given_up.append(Result(job, None, urgency.cancelled(self._ports.model)))
         if given_up:
@@ -387,9 +391,18 @@ class LaneServer:
     def _done(self, job: Job) -> None:
         self._running -= 1
         job.lane.done(job)
-        if job.session and (waiting := self._sessions.after(job)) is not None:
-            self._queue.put(waiting.lane, waiting)
-            if self._idle_count:
-                self._turn.notify()
+        self._let_next(job)
         if job.lane.is_paused:
             self._resume(job.lane)
+
+    def _let_next(self, job: Job) -> None:
+        """Queue what waits for a job of the same session."""
+        if job.session and (waiting := self._sessions.after(job)) is not None:
+            self._queue.put(waiting.lane, waiting, waiting.terms)
+            if self._idle_count:
+                self._turn.notify()
+
+
+def _is_one_of(numbers: set[int], job: Job) -> bool:
+    """Whether a job is a request of these numbers; what is done with a session stays."""
+    return job.request in numbers and job.call is None

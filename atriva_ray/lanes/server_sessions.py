@@ -13,7 +13,7 @@ from atriva_ray.lanes.server_lane import Job, Result, ServerLane
 from atriva_ray.lanes.session_frames import SessionCall, SessionOp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 __all__ = ["ServerSessions"]
 
@@ -53,6 +53,17 @@ class ServerSessions:
             return behind.popleft()
         self._behind.pop(key, None)
         return None
+
+    def remove(self, lane: ServerLane, numbers: Collection[int]) -> list[Job]:
+        """Take out requests of these numbers that wait behind others of their sessions."""
+        removed = []
+        for key, behind in self._behind.items():
+            if key[0] is lane:
+                some = [job for job in behind if job.request in numbers and job.call is None]
+                removed += some
+                for job in some:
+                    behind.remove(job)
+        return removed
 
     def forget(self, lane: ServerLane) -> None:
         """Drop what waits of a lane."""

@@ -131,7 +131,7 @@ class Replica:
 class Question:
     """One request, and how often it came back."""
 
-    def __init__(self, arrays=None, signature=None, session=0, call=None, terms=USUAL):
+    def __init__(self, arrays=None, signature=None, terms=USUAL, session=0, call=None):
         if not isinstance(arrays, dict):
             arrays = {"x": arrays}
         self.session = session if call is None else call.session
