@@ -394,15 +394,23 @@ class Router:
             self._core.expects_stand_in(key),
         )
 
+    def _service_times_s(self) -> dict[str, float | None]:
+        return {each: report.service_time_s for each, report in self._reports.items()}
+
     def _update_tables(self) -> None:
         version = self._core.version
         if version == self._told:
             return
         self._told = version
+        times_s = self._service_times_s()
         keys = self._core.requests().keys()
         for key in keys:
             routes = self._core.routes(key) or ()
-            there = [route for route in routes if route.replica_id in self._infos]
+            there = [
+                replace(route, service_time_s=times_s.get(route.replica_id))
+                for route in routes
+                if route.replica_id in self._infos
+            ]
             self._tables.update(key, there, self._core.users(key), version)
             remark = (self._core.refusals(key), self._core.expects_stand_in(key))
             self._tables.remark(key, remark, version)
@@ -454,6 +462,8 @@ class Router:
             try:
                 ready = {each: self._actors[each] for each in self._infos if each in self._actors}
                 orders = await self._scaling.look(ready, self._actors)
+                if self._tables.measured(self._service_times_s()):
+                    self._core.version += 1  # homes are given anew when this is announced
                 self._spawn(self._carry_out(orders))  # stopping one takes as long as its requests
             except Exception:
                 _logger.exception("the load could not be looked at")

@@ -66,6 +66,8 @@ class Balancer:
         load = self._loads.get(route.replica_id)
         if load is not None and load.route != route:
             load.route = route
+            if load.service_time_s is None:
+                load.service_time_s = route.service_time_s
             self._put(load, load.seen_s)
 
     def add(self, route: Route) -> None:

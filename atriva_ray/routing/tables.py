@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from atriva_ray.routing.load import Route
 from atriva_ray.routing.pool import Pool
+from atriva_ray.routing.speeds import Speeds
 
 __all__ = ["Table", "Tables"]
 
@@ -37,12 +38,18 @@ class Tables:
     """Tables of all models. A change concerns only the clients whose replicas it changes."""
 
     def __init__(self) -> None:
+        self._speeds = Speeds()
         self._models: dict[str, _Model] = {}
         self._changed: dict[str, int] = {}
 
     def changed(self, client_id: str) -> int:
         """Return the version with which something changed for a client the last time."""
         return self._changed.get(client_id, 0)
+
+    def measured(self, service_times_s: Mapping[str, float | None]) -> bool:
+        """Take over what requests take all replicas; returns whether homes should be given anew."""
+        self._speeds.keep(service_times_s.keys())
+        return self._speeds.measured(service_times_s)
 
     def update(
         self, key: str, routes: Iterable[Route], clients: Iterable[str], version: int
@@ -57,7 +64,7 @@ class Tables:
         """
         model = self._models.setdefault(key, _Model())
         model.routes = {route.replica_id: route for route in routes}
-        kinds = {each: (route.rank,) for each, route in model.routes.items()}
+        kinds = {each: (route.rank, self._speeds.of(each)) for each, route in model.routes.items()}
         wanted = set(clients)
         changed = model.pool.update(kinds, wanted)
         for client_id in set(model.known) - wanted:

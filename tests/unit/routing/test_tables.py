@@ -92,3 +92,19 @@ def test_a_remark_concerns_all_clients_of_its_model_once():
     tables.remark("m1", "GPU refuses", 5)
     tables.remark("m1", "GPU refuses", 6)
     assert [tables.changed(client) for client in ("ann", "bob", "cid")] == [5, 5, 1]
+
+
+def test_homes_are_spread_over_replicas_of_every_speed():
+    tables = Tables()
+    clients = [f"c{number}" for number in range(40)]
+    there = routes(*range(200))
+    tables.update("m", there, clients, 1)
+    fast = {f"r{number}" for number in range(20)}
+    times_s = {route.replica_id: 0.001 if route.replica_id in fast else 0.02 for route in there}
+    assert tables.measured(times_s)
+    assert not tables.measured(times_s)
+    tables.update("m", there, clients, 2)
+    for client in clients:
+        homes = {each.replica_id for each in tables.table("m", client, 0).routes if each.is_home}
+        assert len(homes & fast) == 4
+        assert 4 <= len(homes - fast) <= 6
