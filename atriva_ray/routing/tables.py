@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -64,9 +65,8 @@ class Tables:
         """
         model = self._models.setdefault(key, _Model())
         model.routes = {route.replica_id: route for route in routes}
-        kinds = {each: (route.rank, self._speeds.of(each)) for each, route in model.routes.items()}
         wanted = set(clients)
-        changed = model.pool.update(kinds, wanted)
+        changed = model.pool.update(self._kinds(model.routes), wanted)
         for client_id in set(model.known) - wanted:
             del model.known[client_id], model.since[client_id]
             self._changed[client_id] = version
@@ -82,6 +82,19 @@ class Tables:
         if model.remark != remark:
             model.remark = remark
             self._changed |= dict.fromkeys(model.known, version)
+
+    def _kinds(self, routes: Mapping[str, Route]) -> dict[str, tuple[object, ...]]:
+        """Return the kind of each replica; one that was not measured counts as a usual one."""
+        speeds = {each: self._speeds.of(each) for each in routes}
+        counts: defaultdict[int, Counter[int]] = defaultdict(Counter)
+        for each, speed in speeds.items():
+            if speed is not None:
+                counts[routes[each].rank][speed] += 1
+        usual = {rank: found.most_common(1)[0][0] for rank, found in counts.items()}
+        return {
+            each: (route.rank, usual.get(route.rank) if speeds[each] is None else speeds[each])
+            for each, route in routes.items()
+        }
 
     def keep(self, keys: Collection[str], version: int) -> None:
         """Take note that all models but these are gone."""

@@ -108,3 +108,14 @@ def test_homes_are_spread_over_replicas_of_every_speed():
         homes = {each.replica_id for each in tables.table("m", client, 0).routes if each.is_home}
         assert len(homes & fast) == 4
         assert 4 <= len(homes - fast) <= 6
+
+
+def test_one_that_was_not_measured_yet_is_not_everybodys_home():
+    tables = Tables()
+    clients = [f"c{number}" for number in range(100)]
+    there = routes(*range(300))
+    tables.measured({route.replica_id: 0.02 for route in there})
+    tables.update("m", there, clients, 1)
+    tables.update("m", [*there, *routes("new")], clients, 2)
+    told = [client for client in clients if tables.changed(client) == 2]
+    assert 0 < len(told) <= 20
