@@ -79,7 +79,7 @@ def test_requests_are_balanced_over_the_replicas(program):
         answers = ray.get([router.infer.remote("digits", {"input": image}) for _ in range(100)])
     """)
     assert program.get("len(answers)") == 100
-    assert program.get("len(ray.get(router.status.remote())['digits'])") == 2
+    assert program.get("len(ray.get(router.status.remote())['digits']['replicas'])") == 2
 
 
 def test_errors_keep_their_class_and_fields(program):
