@@ -22,6 +22,7 @@ SETTINGS = {
     "preprocessing": {"scale": 2},
     "replicas": 3,
     "cpus_per_replica": 4,
+    "idle_s": 600,
 }
 
 
@@ -73,6 +74,7 @@ def test_all_settings_of_a_model_reach_the_cluster():
         "cpus_per_replica": 4,
         "batching": True,
         "reserve_cpus": False,
+        "idle_s": 600,
     }
 
 
