@@ -31,7 +31,7 @@ class GroupUse:
 
     Attributes:
         name: the group's.
-        share: which part of all requests they answered.
+        share: which part of all answers they gave.
         busy: which part of their slots' time they worked, up to the last answer.
     """
 
@@ -189,7 +189,8 @@ def _outcome(
     if scenario.deadline_s is not None:
         good_per_s = float(np.count_nonzero(latencies_s <= scenario.deadline_s)) / counting_s
     waits = record.waits(counts, max(ended_s, scenario.duration_s))
-    total = max(1, len(workload))
+    # More than there were requests, where some ran twice: see `StealingClient`.
+    total = max(1, sum(replica.answered for replica in replicas))
     groups = []
     for group in scenario.replicas:
         mine = [replica for replica in replicas if replica.group is group]
