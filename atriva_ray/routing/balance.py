@@ -46,6 +46,7 @@ class Balancer:
         self._mine = Order(numbers)
         self._far = Order(numbers)
         self._queued = Queued()
+        self._only: Load | None = None
 
     def set_routes(self, routes: Iterable[Route]) -> set[str]:
         """Take over a new route table and return the ids of replicas that are gone from it."""
@@ -75,6 +76,12 @@ class Balancer:
         self.forget(route.replica_id)
         load = Load(route, route.service_time_s, others=0 if route.is_home else 1)
         self._loads[route.replica_id] = load
+        if len(self._loads) == 1:
+            self._only = load
+            return
+        before, self._only = self._only, None
+        if before is not None:
+            self._put(before, before.seen_s)
         self._put(load, 0.0)
 
     def forget(self, replica_id: str) -> None:
@@ -82,6 +89,7 @@ class Balancer:
         load = self._loads.pop(replica_id, None)
         if load is not None:
             load.entry = load.newest = 0
+            self._only = next(iter(self._loads.values())) if len(self._loads) == 1 else None
 
     def choose(self, now_s: float, cost: float = 1.0) -> str | None:
         """Return the replica for the next request; None while none has room.
@@ -92,13 +100,16 @@ class Balancer:
             now_s: the time.
             cost: what the request is expected to take, as a multiple of others.
         """
+        only = self._only
+        if only is not None:
+            return only.route.replica_id if only.has_room(self._lasting_s) else None
         first = self._mine.first(now_s, cost) or self._far.first(now_s, cost)
         return None if first is None else first.route.replica_id
 
     def started(self, replica_id: str, now_s: float) -> None:
         """Count a request that was sent."""
         load = self._loads[replica_id]
-        if len(self._loads) > 1:
+        if self._only is None:
             self._queued.sent(load, now_s)
         load.in_flight += 1
         self._put(load, now_s)
@@ -160,6 +171,8 @@ class Balancer:
         self._put(load, now_s)
 
     def _put(self, load: Load, now_s: float) -> None:
+        if self._only is not None:  # for tiny models an order would be half of the work
+            return
         load.entry = 0  # where it was, it is no more
         if load.has_room(self._lasting_s):
             (self._mine if load.is_mine else self._far).put(load, now_s)

@@ -257,15 +257,27 @@ def test_a_request_that_takes_long_waits_for_the_faster_replica():
 
 def test_a_request_that_waits_moves_to_a_replica_that_falls_idle():
     balancer = balancer_of(route("fast"), route("slow"))
-    measure(balancer, fast=0.010, slow=0.025)
+    measure(balancer, fast=0.008, slow=0.025)
     assert [send(balancer) for _ in range(4)] == ["fast", "fast", "slow", "slow"]
     assert balancer.steal(0.0) is None  # nobody has room
-    balancer.finished("fast", 0.010, 0.010)
-    balancer.finished("fast", 0.020, 0.010)
-    assert balancer.steal(0.020) == ("slow", "fast")
-    balancer.moved("slow", "fast", 0.020)
+    balancer.finished("fast", 0.008, 0.008)
+    balancer.finished("fast", 0.016, 0.008)
+    assert balancer.steal(0.016) == ("slow", "fast")
+    balancer.moved("slow", "fast", 0.016)
     assert balancer.in_flight == {"fast": 1, "slow": 1}
-    assert balancer.steal(0.020) is None  # the other one runs
+    assert balancer.steal(0.016) is None  # the other one runs
+
+
+@pytest.mark.parametrize(("others", "expected"), [(0, ("slow", "fast")), (3, None)])
+def test_where_others_ask_too_nobody_knows_well_what_has_begun(others, expected):
+    balancer = balancer_of(route("fast"), route("slow", 2))
+    measure(balancer, fast=0.008, slow=0.025)
+    for _ in range(2):
+        balancer.started("slow", 0.0)
+    balancer.finished("slow", 0.0, 0.025, others=others)
+    balancer.started("slow", 0.0)
+    balancer.started("slow", 0.0)
+    assert balancer.steal(0.001) == expected
 
 
 def test_a_request_that_has_begun_stays_where_it_is():
@@ -297,6 +309,20 @@ def test_nothing_is_taken_from_a_replica_that_is_gone():
     balancer.finished("fast", 0.001, 0.010)
     balancer.forget("slow")
     assert balancer.steal(0.001) is None
+
+
+def test_a_second_replica_is_used_when_it_comes_and_not_when_it_is_gone():
+    balancer = balancer_of(route("a"))
+    measure(balancer, a=0.010)
+    assert send(balancer) == "a"
+    balancer.add(route("b", service_time_s=0.010))
+    assert [send(balancer) for _ in range(4)] == ["b", "a", "b", None]
+    balancer.forget("a")
+    balancer.finished("b", 0.0, 0.010)
+    assert [send(balancer), send(balancer)] == ["b", None]
+    balancer.add(route("c", service_time_s=0.010))
+    balancer.finished("b", 0.0, 0.010)
+    assert [send(balancer) for _ in range(4)] == ["c", "b", "c", None]
 
 
 def test_new_routes_replace_the_old_ones_and_keep_what_is_known():
