@@ -88,13 +88,15 @@ def _ask(
     try:
         for client in clients:
             assert client.stdout is not None, "it is a pipe"  # noqa: S101
-            if not client.stdout.readline():
-                raise SystemExit("a client ended before it began; it has said why")
+            while (line := client.stdout.readline()) != "ready\n":  # Ray may say something too
+                if not line:
+                    raise SystemExit("a client ended before it began; it has said why")
         for client in clients:
             assert client.stdin is not None, "it is a pipe"  # noqa: S101
             client.stdin.write("go\n")
             client.stdin.flush()
-        return [json.loads(client.communicate()[0]) for client in clients]
+        said = [client.communicate()[0].splitlines() for client in clients]
+        return [json.loads(next(line for line in lines if line[:1] == "{")) for lines in said]
     finally:
         for client in clients:
             client.kill()
