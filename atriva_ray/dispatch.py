@@ -287,6 +287,7 @@ class Dispatcher:
             if not line.is_retired:
                 self._balancer.started(line.route.replica_id, request.sent_s)
             line.under_way += 1
+            line.newest = None  # the last one sent there is not to be taken back now
             self._sent.add(request)
         if not is_waited_for:
             line.carrier.send([request])
@@ -437,6 +438,8 @@ class Dispatcher:
             line, new_id = self._lines[move[0]], move[1]
             request = line.newest
             if request is None or request.line is not line or not line.has_lane:
+                return
+            if request.failures:  # it may be on its way from there
                 return
             if request not in self._sent or not request.is_wanted():
                 return
